@@ -22,6 +22,7 @@ const module = "github.com/carousel-ml/carousel"
 // above it (model/torch to model), but stands above that one. Test support
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
+	{"internal/half"},
 	{"internal/settings", "internal/result", "internal/lock", "internal/npy", "internal/yaml"},
 	{"internal/simd"},
 	{"internal/par"},
@@ -58,6 +59,7 @@ var floors = [][]string{
 // a floor above these may use any module in go.mod. The numeric core stays
 // clear of everything but x/sys.
 var outside = map[string][]string{
+	"internal/half":      {},
 	"internal/settings":  {},
 	"internal/result":    {},
 	"internal/lock":      {},

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 
 	"github.com/carousel-ml/carousel/data"
@@ -189,11 +190,19 @@ func (r *Reader) Close() error {
 
 // ReadAll reads the remaining samples. Its errors are those of [Reader.Read]; a
 // sound without any sample is one too.
-func (r *Reader) ReadAll() (*Sound, error) {
+func (r *Reader) ReadAll() (*Sound, error) { return r.ReadMost(math.MaxInt) }
+
+// ReadMost is ReadAll for a sound that may be hostile: one of more than most samples is a
+// [*data.InputError], and no more memory is taken for it. FLAC holds 65,535 equal samples
+// in 14 bytes.
+func (r *Reader) ReadMost(most int) (*Sound, error) {
 	s := &Sound{Rate: r.Rate}
 	buf := make([]float32, 8192)
 	for {
 		n, err := r.Read(buf)
+		if n > most-len(s.Samples) {
+			return nil, &data.InputError{File: r.name, Problem: fmt.Sprintf("has more than %d samples, which is too much for its size", most), Fix: "cut it into parts, or send it as WAV"}
+		}
 		s.Samples = append(s.Samples, buf[:n]...)
 		if err == io.EOF {
 			break

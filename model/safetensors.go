@@ -14,6 +14,8 @@ import (
 	"sort"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
 // maxHeader is the size limit of the JSON header, as in the reference
@@ -115,9 +117,9 @@ var dtypes = map[string]struct {
 }{
 	"F64":     {size: 8, float: func(b []byte) float32 { return float32(math.Float64frombits(le.Uint64(b))) }},
 	"F32":     {size: 4, float: func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) }},
-	"F16":     {size: 2, float: func(b []byte) float32 { return half(le.Uint16(b)) }},
-	"BF16":    {size: 2, float: func(b []byte) float32 { return math.Float32frombits(uint32(le.Uint16(b)) << 16) }},
-	"F8_E5M2": {size: 1, float: func(b []byte) float32 { return half(uint16(b[0]) << 8) }},
+	"F16":     {size: 2, float: func(b []byte) float32 { return half.FromFloat16(le.Uint16(b)) }},
+	"BF16":    {size: 2, float: func(b []byte) float32 { return half.FromBFloat16(le.Uint16(b)) }},
+	"F8_E5M2": {size: 1, float: func(b []byte) float32 { return half.FromFloat16(uint16(b[0]) << 8) }},
 	"F8_E4M3": {size: 1, float: func(b []byte) float32 { return e4m3(b[0]) }},
 	"I64":     {size: 8, int: func(b []byte) int64 { return int64(le.Uint64(b)) }},
 	"U32":     {size: 4, int: func(b []byte) int64 { return int64(le.Uint32(b)) }},
@@ -337,21 +339,6 @@ func e4m3(v byte) float32 {
 		x = math.NaN()
 	}
 	return float32(math.Copysign(x, float64(1)-2*float64(v>>7)))
-}
-
-// half widens an IEEE 754 binary16 value, exactly.
-func half(h uint16) float32 {
-	sign := uint32(h>>15) << 31
-	exp := uint32(h>>10) & 31
-	frac := uint32(h) & 0x3ff
-	switch exp {
-	case 0: // zero and subnormals: frac * 2^-24
-		v := float32(frac) * (1.0 / (1 << 24))
-		return math.Float32frombits(sign | math.Float32bits(v))
-	case 31: // Inf and NaN
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
 }
 
 // WriteTensors writes a safetensors file atomically (see [WriteFileAtomic],

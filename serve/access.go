@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -20,10 +22,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/tap"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/model"
@@ -406,8 +407,25 @@ func scopeOfCall(method string) scope {
 	return inferScope
 }
 
-// admittedCall returns a call's context with the name of its client, or why it is refused.
-func (s *Server) admittedCall(ctx context.Context, method string) (context.Context, error) {
+// admitCall is gRPC's tap: it admits a call when its header has come, so that nothing of the
+// message of one that is refused is read. It is called with a lock of the connection held, so
+// refusals are not held back as those of HTTP are.
+func (s *Server) admitCall(ctx context.Context, i *tap.Info) (context.Context, error) {
+	err := s.wrongHost(first(i.Header[":authority"]))
+	if err == nil {
+		ctx, err = s.admittedCall(ctx, i)
+	}
+	if err == nil {
+		return ctx, nil
+	}
+	err = inference.AsError(err).GRPC().Err()
+	ctx, q := s.beginCall(ctx, i.FullMethodName)
+	s.endCall(ctx, q, i.FullMethodName, err)
+	return ctx, err
+}
+
+// admittedCall returns a call's context with the name of its client, also if it is refused.
+func (s *Server) admittedCall(ctx context.Context, i *tap.Info) (context.Context, error) {
 	if s.o.Access == nil && s.o.TLS == nil {
 		return ctx, nil
 	}
@@ -419,45 +437,45 @@ func (s *Server) admittedCall(ctx context.Context, method string) (context.Conte
 			certificate = certificateOf(&t.State)
 		}
 	}
-	client, t, err := s.identify(metadata.ValueFromIncomingContext(ctx, "authorization"), certificate, scopeOfCall(method))
-	if q := requestIn(ctx); q != nil && client != "" {
-		q.client = client
+	client, t, err := s.identify(i.Header["authorization"], certificate, scopeOfCall(i.FullMethodName))
+	if client != "" {
+		ctx = context.WithValue(ctx, connKey{}, c.of(client, t))
 	}
+	return ctx, err
+}
+
+// wrongHost returns why a request is not for this server by the host that it names. A page of
+// another site can give its own name the address of a machine that only its reader reaches, such
+// as the reader's own, and the browser then takes the server for a part of that site. So names
+// must be known. An address cannot be given away like that.
+func (s *Server) wrongHost(host string) error {
+	if host == "" || s.o.Hosts == nil && !s.guarded.Load() {
+		return nil
+	}
+	name, _, err := net.SplitHostPort(host)
 	if err != nil {
-		e := inference.AsError(err)
-		s.slow(ctx, e)
-		return ctx, e.GRPC().Err()
+		name = strings.Trim(host, "[]")
 	}
-	if client == "" {
-		return ctx, nil
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if _, err := netip.ParseAddr(name); err == nil || name == "localhost" || strings.HasSuffix(name, ".localhost") ||
+		slices.ContainsFunc(s.o.Hosts, func(known string) bool { return known == AnyHost || strings.EqualFold(known, name) }) {
+		return nil
 	}
-	return context.WithValue(ctx, connKey{}, c.of(client, t)), nil
+	return inference.Errorf(inference.Denied, "this server does not answer at the name %.100q, which a page of another site may have given its address; use the address, or list the name under hosts in the server's configuration (--hosts)", name)
 }
 
-// admitUnary and admitStream are the interceptors that admit calls.
-func (s *Server) admitUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
-	ctx, err := s.admittedCall(ctx, i.FullMethod)
-	if err != nil {
-		return nil, err
+// AnyHost in [Options]' Hosts lets requests name any host.
+const AnyHost = "*"
+
+// CheckHost returns an error for a text that cannot be one of [Options]' Hosts.
+func CheckHost(name string) error {
+	if name != AnyHost && (name == "" || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '.' && r != '-' && r != '_'
+	})) {
+		return fmt.Errorf("expected the name of a host without a port, such as models.example.org, or %s for any, got %.60q", AnyHost, name)
 	}
-	return h(ctx, m)
+	return nil
 }
-
-func (s *Server) admitStream(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-	ctx, err := s.admittedCall(stream.Context(), i.FullMethod)
-	if err != nil {
-		return err
-	}
-	return h(srv, &streamIn{stream, ctx})
-}
-
-// streamIn is a stream with another context.
-type streamIn struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *streamIn) Context() context.Context { return s.ctx }
 
 // Reasons for which a stream of requests ends.
 const (

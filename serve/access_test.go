@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -502,5 +503,154 @@ func TestGuessesAreSlow(t *testing.T) {
 	}
 	if took := time.Since(began); took < slownessGuess {
 		t.Errorf("a guess was answered after %v, want at least %v", took, slownessGuess)
+	}
+}
+
+// counted is a listener that counts what is read from its connections.
+type counted struct {
+	net.Listener
+	read atomic.Int64
+}
+
+func (l *counted) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &countedConn{c, l}, nil
+}
+
+type countedConn struct {
+	net.Conn
+	l *counted
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.l.read.Add(int64(n))
+	return n, err
+}
+
+// A call without a token is refused before its message is read, however large it is, and the
+// connection serves others.
+func TestRefusedCallsAreNotRead(t *testing.T) {
+	with, _ := withTokens(t, "user infer", "boss admin")
+	s, log := serverOf(t)
+	with(s)
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &counted{Listener: inner}
+	g := s.GRPC()
+	go func() { _ = g.Serve(l) }()
+	defer g.Stop()
+	conn, err := grpc.NewClient(inner.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(100<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := pb.NewGRPCInferenceServiceClient(conn)
+	m := &pb.ModelInferRequest{ModelName: "secret", RawInputContents: [][]byte{make([]byte, 60<<20)}}
+	for token, want := range map[string]codes.Code{"": codes.Unauthenticated, "guess": codes.Unauthenticated, "boss-secret": codes.PermissionDenied} {
+		before := l.read.Load()
+		if _, err := c.ModelInfer(withToken(token), m); status.Code(err) != want {
+			t.Errorf("with %q: %v, want %v", token, err, want)
+		}
+		if n := l.read.Load() - before; n > 2<<20 { // what was on its way
+			t.Errorf("with %q %d bytes of the message were read", token, n)
+		}
+	}
+	before := l.read.Load()
+	if _, err := c.ModelInfer(withToken("user-secret"), m); status.Code(err) != codes.InvalidArgument { // of a tensor without its name
+		t.Errorf("with the token: %v, want InvalidArgument", err)
+	}
+	if n := l.read.Load() - before; n < 60<<20 {
+		t.Errorf("with the token %d bytes of the message were read, want all", n)
+	}
+	refused := 0
+	for _, line := range lines(t, log) {
+		if line["status"] == "Unauthenticated" || line["status"] == "PermissionDenied" && line["client"] == "boss" {
+			refused++
+		}
+	}
+	if refused != 3 {
+		t.Errorf("%d refused calls stand in the log, want 3: %s", refused, log)
+	}
+}
+
+// A server that anyone may use answers at addresses, names of this machine and those that it
+// was given, and at no other name, to which a page of another site may point its reader.
+func TestHosts(t *testing.T) {
+	open, listed, any := run(t, nil), run(t, func(s *Server) { s.o.Hosts = []string{"Models.Example.org"} }), run(t, func(s *Server) { s.o.Hosts = []string{AnyHost} })
+	with, _ := withTokens(t, "user infer,metrics")
+	tokens := run(t, with)
+	both := run(t, func(s *Server) { with(s); s.o.Hosts = []string{"models.example.org"} })
+	ask := func(d *doors, method, path, host string, header ...string) (int, string, http.Header) {
+		t.Helper()
+		r, err := http.NewRequest(method, "http://"+d.http+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		r.Header.Set("Authorization", "Bearer user-secret")
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		out, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Body.Close()
+		b, _ := io.ReadAll(out.Body)
+		return out.StatusCode, string(b), out.Header
+	}
+	for _, c := range []struct {
+		d      *doors
+		host   string
+		status int
+	}{
+		{open, open.http, 200}, {open, "localhost", 200}, {open, "LOCALHOST.:80", 200}, {open, "m.localhost:8080", 200}, {open, "[::1]:8080", 200}, {open, "[::1]", 200}, {open, "192.0.2.7", 200},
+		{open, "evil.example", 421}, {open, "evil.example:8080", 421}, {open, "localhost.evil.example", 421}, {open, "notlocalhost", 421}, {open, "127.0.0.1.evil.example", 421}, {open, "models.example.org", 421},
+		{listed, "models.example.ORG:443", 200}, {listed, "localhost", 200}, {listed, "evil.example", 421}, {listed, "a.models.example.org", 421},
+		{any, "evil.example", 200},
+		{tokens, "evil.example", 200},
+		{both, "evil.example", 421}, {both, "models.example.org", 200},
+	} {
+		for _, path := range []string{"/v2", "/metrics", "/v2/health/live"} {
+			status, body, _ := ask(c.d, "GET", path, c.host)
+			if status != c.status {
+				t.Errorf("%s of %q: %d %s, want %d", path, c.host, status, body, c.status)
+			}
+			if status == 421 {
+				wrong(t, path, body)
+			}
+		}
+		conn, err := grpc.NewClient(c.d.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority(c.host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := codes.OK
+		if c.status == 421 {
+			want = codes.PermissionDenied
+		}
+		if _, err := pb.NewGRPCInferenceServiceClient(conn).ServerMetadata(withToken("user-secret"), &pb.ServerMetadataRequest{}); status.Code(err) != want {
+			t.Errorf("a call of %q: %v, want %v", c.host, err, want)
+		}
+		conn.Close()
+	}
+	if status, body, h := ask(open, "GET", "/v1/stream?model=m", "evil.example", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA==", "Origin", "http://evil.example"); status != 421 || h.Get("X-Request-Id") == "" {
+		t.Errorf("a WebSocket of a page: %d %s", status, body)
+	}
+	if !strings.Contains(open.log.String(), `"status":421`) {
+		t.Error("refusals are not in the log")
+	}
+	if status, body := open.rawRequest(t, "GET * HTTP/1.1\r\nHost: localhost\r\n\r\n"); status != 400 || !strings.HasPrefix(body, `{"error":"GET * is not`) {
+		t.Errorf("GET *: %d %s", status, body)
+	}
+	for name, right := range map[string]bool{"a": true, "a.b-c_d.example": true, "*": true, "": false, "a:80": false, "http://a": false, "a b": false, "*.a": false} {
+		if err := CheckHost(name); (err == nil) != right {
+			t.Errorf("%q: %v", name, err)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -31,6 +32,8 @@ type Config struct {
 	// HTTP and GRPC are the addresses that are listened on, host:port, :port for all
 	// interfaces; [Off]: none.
 	HTTP, GRPC string
+	Hosts      []string // as of [Options]
+	Device     string   // the name of what models compute on; "": the default
 	// Drain is the time in which requests are answered after the server was asked to stop.
 	Drain  time.Duration
 	Limits Limits
@@ -41,7 +44,12 @@ type Config struct {
 	// below 0: they are not looked at.
 	Watch time.Duration
 	// Store is a directory that keeps sessions while no server runs; "": none.
-	Store                 string
+	Store string
+	// Traces is the URL of a receiver of traces, of OTLP over HTTP ("": none), and TraceRatio
+	// the part of the traces that begin here which it is sent, above 0 (0: all). Others are
+	// sent if those who began them say so.
+	Traces                string
+	TraceRatio            float64
 	LogRequests, Profiles bool // as of [Options]
 	Models                []ModelConfig
 	Pipelines             []PipelineConfig
@@ -60,14 +68,14 @@ type Config struct {
 //
 // docs/serve.md lists the keys. Relative paths are relative to the file's directory. Faults
 // are [*model.FileError]s that name the line and the key, and nothing of the file is used
-// then.
-func ReadConfig(path string) (*Config, error) {
+// then. devices are what the key device may be; without them there is no such key.
+func ReadConfig(path string, devices ...string) (*Config, error) {
 	files := filesSeal(path) // before it is read
 	text, err := yaml.ReadFile(path)
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "expected the configuration of a server: " + err.Error(), Err: err}
 	}
-	c, err := parseConfig(path, text, files)
+	c, err := parseConfig(path, text, files, devices...)
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +85,17 @@ func ReadConfig(path string) (*Config, error) {
 
 // parseConfig reads the text of a file. The files that it names, and that are read with it,
 // are added to the seal.
-func parseConfig(path, text string, files *seal) (*Config, error) {
+func parseConfig(path, text string, files *seal, devices ...string) (*Config, error) {
 	entries, err := yaml.Mapping(path, text)
 	if err != nil {
 		line, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), path), ": ") // :3, or nothing
 		return nil, &model.FileError{File: path + line, Problem: problem, Err: err}
 	}
 	c, f := &Config{}, &configFile{path: path, dir: filepath.Dir(path), files: files}
-	err = f.keys("", entries, map[string]reader{
+	keys := map[string]reader{
 		"http":   f.address(&c.HTTP),
 		"grpc":   f.address(&c.GRPC),
+		"hosts":  f.hosts(&c.Hosts),
 		"drain":  f.duration(&c.Drain),
 		"limits": f.mapping(f.limits(&c.Limits)),
 		"tokens": f.file(&c.Tokens, "the path of a file of tokens"),
@@ -95,14 +104,24 @@ func parseConfig(path, text string, files *seal) (*Config, error) {
 			"key":         f.file(&c.Key, "the path of a key in PEM"),
 			"clients":     f.file(&c.Clients, "the path of authorities' certificates in PEM"),
 		}),
-		"watch":        f.interval(&c.Watch),
-		"store":        f.file(&c.Store, "the path of a directory"),
+		"watch": f.interval(&c.Watch),
+		"store": f.file(&c.Store, "the path of a directory"),
+		"traces": f.mapping(map[string]reader{
+			"otlp":  f.checked(&c.Traces, CheckReceiver),
+			"ratio": f.number(&c.TraceRatio, "a number above 0, at most 1", CheckRatio),
+		}),
 		"log_requests": f.flag(&c.LogRequests),
 		"profiles":     f.flag(&c.Profiles),
 		"models":       list(f, &c.Models, f.model),
 		"pipelines":    list(f, &c.Pipelines, f.pipeline),
-	})
-	if err != nil {
+	}
+	if len(devices) > 0 {
+		keys["device"] = f.scalar("a device that this program has ("+strings.Join(devices, ", ")+")", func(text string) bool {
+			c.Device = text
+			return slices.Contains(devices, text)
+		})
+	}
+	if err := f.keys("", entries, keys); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -122,9 +141,8 @@ func (f *configFile) limits(l *Limits) map[string]reader {
 	}
 }
 
-func (f *configFile) model(c *ModelConfig, place string) map[string]reader {
-	c.place = place
-	return map[string]reader{
+func (f *configFile) model(c *ModelConfig) (place *string, keys map[string]reader) {
+	return &c.place, map[string]reader{
 		"name":             f.modelName(&c.Name),
 		"path":             f.file(&c.Path, "the path of a model"),
 		"rows":             f.count(&c.Queue.Rows),
@@ -140,18 +158,16 @@ func (f *configFile) model(c *ModelConfig, place string) map[string]reader {
 	}
 }
 
-func (f *configFile) pipeline(c *PipelineConfig, place string) map[string]reader {
-	c.place = place
-	return map[string]reader{
+func (f *configFile) pipeline(c *PipelineConfig) (place *string, keys map[string]reader) {
+	return &c.place, map[string]reader{
 		"name":    f.modelName(&c.Name),
 		"stages":  list(f, &c.Stages, f.stage),
 		"outputs": f.texts(&c.Outputs),
 	}
 }
 
-func (f *configFile) stage(c *StageConfig, place string) map[string]reader {
-	c.place = place
-	return map[string]reader{"model": f.text(&c.Model), "inputs": f.names(&c.Inputs), "outputs": f.names(&c.Outputs)}
+func (f *configFile) stage(c *StageConfig) (place *string, keys map[string]reader) {
+	return &c.place, map[string]reader{"model": f.text(&c.Model), "inputs": f.names(&c.Inputs), "outputs": f.names(&c.Outputs)}
 }
 
 // needed are the keys that the parts of a configuration must have.
@@ -211,8 +227,9 @@ func (f *configFile) mapping(known map[string]reader) reader {
 	}
 }
 
-// list reads a list of mappings, whose keys of gives for a new entry and its place.
-func list[T any](f *configFile, to *[]T, of func(*T, string) map[string]reader) reader {
+// list reads a list of mappings: of gives for a new entry where its place in the file is noted,
+// and its keys.
+func list[T any](f *configFile, to *[]T, of func(*T) (place *string, keys map[string]reader)) reader {
 	return func(key string, n ast.Node) error {
 		items, ok := n.(*ast.SequenceNode)
 		if !ok {
@@ -228,7 +245,9 @@ func list[T any](f *configFile, to *[]T, of func(*T, string) map[string]reader) 
 				first = m.Values[0].Key
 			}
 			var one T
-			if err := f.keys(fmt.Sprintf("%s[%d]", key, i), m.Values, of(&one, f.place(first))); err != nil {
+			place, keys := of(&one)
+			*place = f.place(first)
+			if err := f.keys(fmt.Sprintf("%s[%d]", key, i), m.Values, keys); err != nil {
 				return err
 			}
 			kind := key[strings.LastIndexByte(key, '.')+1:]
@@ -260,6 +279,20 @@ func (f *configFile) text(to *string) reader {
 	return f.scalar("a text that is not empty", func(text string) bool { *to = text; return text != "" })
 }
 
+// checked reads a text that may be wrong in several ways.
+func (f *configFile) checked(to *string, check func(string) error) reader {
+	read := f.text(to)
+	return func(key string, n ast.Node) error {
+		err := read(key, n)
+		if err == nil {
+			if err = check(*to); err != nil {
+				err = f.wrong(n, "%s: %v", key, err)
+			}
+		}
+		return err
+	}
+}
+
 func (f *configFile) modelName(to *string) reader {
 	return f.scalar("a name of 1 to 256 characters without / and control characters", func(text string) bool { *to = text; return checkName(text) == nil })
 }
@@ -288,12 +321,16 @@ func (f *configFile) count(to *int) reader {
 	})
 }
 
-func (f *configFile) share(to *float64) reader {
-	return f.scalar("a number from 0.001 to 1000", func(text string) bool {
+func (f *configFile) number(to *float64, what string, right func(float64) bool) reader {
+	return f.scalar(what, func(text string) bool {
 		x, err := strconv.ParseFloat(text, 64)
 		*to = x
-		return err == nil && x >= 0.001 && x <= 1000
+		return err == nil && right(x)
 	})
+}
+
+func (f *configFile) share(to *float64) reader {
+	return f.number(to, "a number from 0.001 to 1000", func(x float64) bool { return x >= 0.001 && x <= 1000 })
 }
 
 func (f *configFile) duration(to *time.Duration) reader {
@@ -302,6 +339,22 @@ func (f *configFile) duration(to *time.Duration) reader {
 		*to = d
 		return err == nil && d > 0
 	})
+}
+
+// hosts reads names of hosts.
+func (f *configFile) hosts(to *[]string) reader {
+	names := f.texts(to)
+	return func(key string, n ast.Node) error {
+		if err := names(key, n); err != nil {
+			return err
+		}
+		for _, name := range *to {
+			if err := CheckHost(name); err != nil {
+				return f.wrong(n, "%s: %v", key, err)
+			}
+		}
+		return nil
+	}
 }
 
 // interval reads a time between looks.
@@ -450,6 +503,18 @@ func ParseSize(text string) (int64, error) {
 	}
 	return 0, fmt.Errorf("expected a size such as 64MB or 1GiB, got %.60q", text)
 }
+
+// CheckReceiver returns an error for a text that cannot be the URL of a receiver of traces.
+func CheckReceiver(text string) error {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return errors.New("expected the URL of a receiver of OTLP over HTTP, such as http://127.0.0.1:4318") // and not what it is: it may hold a secret
+	}
+	return nil
+}
+
+// CheckRatio reports whether a number can be [Config]'s TraceRatio.
+func CheckRatio(x float64) bool { return x > 0 && x <= 1 }
 
 // CheckAddress returns an error for a text that cannot be an address to listen on, nor
 // [Off].

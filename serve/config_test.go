@@ -19,6 +19,9 @@ func TestConfig(t *testing.T) {
 	for name, text := range map[string]string{"serve.yaml": `# everything
 http: 0.0.0.0:8080
 grpc: off
+hosts: [models.example.org, gateway]
+device: cpu
+traces: {otlp: "http://127.0.0.1:4318", ratio: 0.1}
 drain: 20s
 limits: {body: 64MB, timeout: 2s, unread: 5s, sessions: 1000, sessions_per_client: 10, session_bytes: 1GiB, session_ttl: 5m, connections: 500, connections_per_client: 20}
 models:
@@ -48,20 +51,20 @@ pipelines:
 			t.Fatal(err)
 		}
 	}
-	got, err := ReadConfig(path)
+	got, err := ReadConfig(path, "cpu")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &Config{
-		HTTP: "0.0.0.0:8080", GRPC: Off, Drain: 20 * time.Second,
+		HTTP: "0.0.0.0:8080", GRPC: Off, Hosts: []string{"models.example.org", "gateway"}, Device: "cpu", Traces: "http://127.0.0.1:4318", TraceRatio: 0.1, Drain: 20 * time.Second,
 		Limits: Limits{Body: 64e6, Timeout: 2 * time.Second, Unread: 5 * time.Second, Sessions: batch.SessionOptions{Most: 1000, Client: 10, Bytes: 1 << 30, Life: 5 * time.Minute}, Connections: 500, ConnectionsPerClient: 20},
 		Models: []ModelConfig{
 			{Name: "step", Path: filepath.Join(dir, "step.onnx"), Queue: batch.QueueOptions{Rows: 64, Latency: 20 * time.Millisecond, Jobs: 100, Client: 20, Share: 0.5},
-				States: map[string]string{"h": "hn", "c": "cn"}, NoBatch: true, Labels: map[string][]string{"p": {"no", "yes"}, "q": {"one", "two"}}, Life: time.Hour, Versions: 2, place: path + ":7"},
-			{Path: "/models/run", place: path + ":21"},
+				States: map[string]string{"h": "hn", "c": "cn"}, NoBatch: true, Labels: map[string][]string{"p": {"no", "yes"}, "q": {"one", "two"}}, Life: time.Hour, Versions: 2, place: path + ":10"},
+			{Path: "/models/run", place: path + ":24"},
 		},
-		Pipelines: []PipelineConfig{{Name: "both", Outputs: []string{"z"}, place: path + ":23", Stages: []StageConfig{
-			{Model: "step", Inputs: map[string]string{"x": "sound"}, Outputs: map[string]string{"y": "z"}, place: path + ":25"}, {Model: "run", place: path + ":26"}}}},
+		Pipelines: []PipelineConfig{{Name: "both", Outputs: []string{"z"}, place: path + ":26", Stages: []StageConfig{
+			{Model: "step", Inputs: map[string]string{"x": "sound"}, Outputs: map[string]string{"y": "z"}, place: path + ":28"}, {Model: "run", place: path + ":29"}}}},
 		seal: filesSeal(path, filepath.Join(dir, "names.txt")),
 	}
 	if !got.seal.same(want.seal) {
@@ -86,6 +89,13 @@ func TestConfigFaults(t *testing.T) {
 		"grpc: 127.0.0.1:99999":                `a.yaml:1: grpc: expected an address`,
 		"grpc: [1]":                            `a.yaml:1: grpc: expected an address`,
 		"grpc: off\ngrpc: off":                 `a.yaml:2`,
+		"hosts: []":                            `a.yaml:1: hosts: expected a text or a list of texts, got an empty list`,
+		"hosts: [a, 'b:80']":                   `a.yaml:1: hosts: expected the name of a host without a port, such as models.example.org, or * for any, got "b:80"`,
+		"device: gpu":                          `a.yaml:1: device: expected a device that this program has (cpu, cuda), got "gpu"`,
+		"traces:\n  otlp: 127.0.0.1:4318":      `a.yaml:2: traces.otlp: expected the URL of a receiver of OTLP over HTTP, such as http://127.0.0.1:4318`,
+		"traces:\n  otlp: ftp://a":             `a.yaml:2: traces.otlp: expected the URL`,
+		"traces:\n  ratio: 0":                  `a.yaml:2: traces.ratio: expected a number above 0, at most 1, got "0"`,
+		"traces:\n  ratio: 1.5":                `a.yaml:2: traces.ratio: expected a number above 0`,
 		"drain: 10":                            `a.yaml:1: drain: expected a time such as 20ms, 10s or 5m, got "10"`,
 		"drain: -1s":                           `a.yaml:1: drain: expected a time`,
 		"limits: 3":                            `a.yaml:1: limits: expected lines of the form "key: value"`,
@@ -112,7 +122,7 @@ func TestConfigFaults(t *testing.T) {
 		"http: 'a":                                                     `a.yaml:1`,
 		"- a":                                                          `a.yaml:1`,
 	} {
-		c, err := parseConfig("a.yaml", text, &seal{})
+		c, err := parseConfig("a.yaml", text, &seal{}, "cpu", "cuda")
 		var fault *model.FileError
 		if !errors.As(err, &fault) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%q: got %v, want %s", text, err, want)

@@ -41,10 +41,10 @@ func (deflate) Decompress(r io.Reader) (io.Reader, error) { return zlib.NewReade
 
 // GRPC returns the server's gRPC services: the Open Inference Protocol with Triton's
 // extensions, grpc.health.v1, whose services are "" and the names of models, and
-// reflection. opts come after the server's own options. A stream of requests
+// reflection. opts come after the server's own options, and have no InTapHandle. A stream of requests
 // (ModelStreamInfer) answers those of different sequences, and those without one, as they
 // are computed, and those of one sequence in their order; sequences that begin in it end
-// with it.
+// with it, and the client is told when the server ends one before. [Server.Close] ends streams.
 func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 	own := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(int(min(s.limits().Body, 1<<31-1))),
@@ -52,11 +52,12 @@ func (s *Server) GRPC(opts ...grpc.ServerOption) *grpc.Server {
 		grpc.MaxHeaderListSize(headerBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}), // so that sessions of clients that are lost end
-		grpc.ChainUnaryInterceptor(s.recordUnary, s.admitUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
+		grpc.InTapHandle(s.admitCall),
+		grpc.ChainUnaryInterceptor(s.recordUnary, func(ctx context.Context, m any, i *grpc.UnaryServerInfo, h grpc.UnaryHandler) (out any, err error) {
 			defer s.endRPC(ctx, i.FullMethod, &err)
 			return h(ctx, m)
 		}),
-		grpc.ChainStreamInterceptor(s.recordStream, s.admitStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
+		grpc.ChainStreamInterceptor(s.recordStream, func(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) (err error) {
 			defer s.endRPC(stream.Context(), i.FullMethod, &err)
 			return h(srv, stream)
 		}),
@@ -250,7 +251,7 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 	defer c.Owner.End()
 	unread := g.s.limits().Unread
 	stalled := make(chan struct{}, 1)
-	t := &inferStream{g: g, stream: stream, ctx: ctx, stop: stop, c: c, slots: make(chan struct{}, mostInFlight), behind: map[sequenceKey][]*streamed{},
+	t := &inferStream{g: g, stream: stream, ctx: ctx, stop: stop, c: c, slots: make(chan struct{}, mostInFlight), news: make(chan struct{}, 1), behind: map[sequenceKey][]*streamed{},
 		unread: unread, watch: time.AfterFunc(unread, func() {
 			select {
 			case stalled <- struct{}{}:
@@ -259,6 +260,8 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 		})}
 	defer t.watch.Stop()
 	t.watch.Stop()
+	c.Owner.told = t.ended
+	go t.tell()
 	over := make(chan batch.Reason, 1)
 	defer g.s.holdToken(c, func(why batch.Reason) {
 		select {
@@ -268,15 +271,27 @@ func (g *rpc) ModelStreamInfer(stream pb.GRPCInferenceService_ModelStreamInferSe
 	})()
 	ended := make(chan error, 1)
 	go func() { ended <- t.receive() }()
-	select {
-	case err := <-ended:
-		return err
-	case why := <-over:
-		return status.Error(codes.Unauthenticated, string(why))
-	case <-stalled: // a blocked Send ends with the call
-		return status.Errorf(codes.ResourceExhausted, "the stream was cut: its answers were not read for %v; read them while you send", unread)
+	stopping := g.s.stopping
+	var slots chan struct{} // that are taken, so that nothing more is accepted
+	for taken := 0; ; {
+		select {
+		case err := <-ended:
+			return err
+		case why := <-over:
+			return status.Error(codes.Unauthenticated, string(why))
+		case <-stalled: // a blocked Send ends with the call
+			return status.Errorf(codes.ResourceExhausted, "the stream was cut: its answers were not read for %v; read them while you send", unread)
+		case <-stopping:
+			stopping, slots = nil, t.slots
+		case slots <- struct{}{}:
+			if taken++; taken == mostInFlight { // all is answered
+				return errStopping
+			}
+		}
 	}
 }
+
+var errStopping = inference.Errorf(inference.Unavailable, "the server is stopping and takes no more requests of this stream; use another")
 
 // inferStream is a stream of requests and their answers.
 type inferStream struct {
@@ -289,7 +304,9 @@ type inferStream struct {
 	done   sync.WaitGroup
 
 	mu     sync.Mutex
-	behind map[sequenceKey][]*streamed // of sequences with a request that runs, those that wait
+	behind map[sequenceKey][]*streamed    // of sequences with a request that runs, those that wait
+	over   []*pb.ModelStreamInferResponse // of sequences that are over, what the client is not told yet
+	news   chan struct{}                  // told when there is more of it
 
 	sending sync.Mutex
 	unread  time.Duration
@@ -374,15 +391,54 @@ func (t *inferStream) answer(one *streamed) {
 	}
 	// Each request has one answer, which is its last.
 	out.InferResponse.Parameters["triton_final_response"] = &pb.InferParameter{ParameterChoice: &pb.InferParameter_BoolParam{BoolParam: true}}
+	t.send(out)
+	<-t.slots
+}
+
+func (t *inferStream) send(out *pb.ModelStreamInferResponse) {
 	t.sending.Lock()
+	defer t.sending.Unlock()
 	t.watch.Reset(t.unread)
-	err = t.stream.Send(out)
-	t.watch.Stop()
-	t.sending.Unlock()
-	if err != nil {
+	defer t.watch.Stop()
+	if t.stream.Send(out) != nil {
 		t.stop()
 	}
-	<-t.slots
+}
+
+// ended notes that a sequence of the stream is over, with the scheduler's lock held.
+func (t *inferStream) ended(n *batch.Session, why batch.Reason) {
+	switch why {
+	case batch.Ended, batch.Gone, batch.Stopped: // the client knows, or the stream ends
+		return
+	}
+	t.mu.Lock()
+	t.over = append(t.over, &pb.ModelStreamInferResponse{
+		ErrorMessage: fmt.Sprintf("sequence %s of model %q is over: %s", n.ID(), n.Model(), why),
+		InferResponse: &pb.ModelInferResponse{ModelName: n.Model(), Parameters: map[string]*pb.InferParameter{
+			"sequence_id": {ParameterChoice: &pb.InferParameter_StringParam{StringParam: n.ID()}}}}})
+	t.mu.Unlock()
+	select {
+	case t.news <- struct{}{}:
+	default: // it is told already
+	}
+}
+
+// tell tells the client of sequences that are over, until the stream ends.
+func (t *inferStream) tell() {
+	for {
+		select {
+		case <-t.news:
+		case <-t.ctx.Done():
+			return
+		}
+		t.mu.Lock()
+		list := t.over
+		t.over = nil
+		t.mu.Unlock()
+		for _, m := range list {
+			t.send(m)
+		}
+	}
 }
 
 func (t *inferStream) compute(one *streamed) (out *pb.ModelStreamInferResponse, err error) {
@@ -455,6 +511,11 @@ func (h *healthRPC) Watch(m *health.HealthCheckRequest, stream health.Health_Wat
 		}
 		select {
 		case <-tick.C:
+		case <-h.s.stopping:
+			if last != health.HealthCheckResponse_NOT_SERVING {
+				_ = stream.Send(&health.HealthCheckResponse{Status: health.HealthCheckResponse_NOT_SERVING}) // of a client that has gone
+			}
+			return errStopping
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		}

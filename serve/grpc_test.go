@@ -439,3 +439,54 @@ func TestRPCPanicsAreAnswered(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A stream is told at once of a sequence that is over, and goes on.
+func TestStreamHearsOfEvictions(t *testing.T) {
+	s := newTestServer(t, Options{Limits: Limits{Sessions: batch.SessionOptions{Life: time.Hour}}})
+	c := pb.NewGRPCInferenceServiceClient(dial(t, s))
+	stream, err := c.ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := func(id string, start bool) *pb.ModelStreamInferResponse {
+		t.Helper()
+		if err := stream.Send(stepMessage(t, 1, true, inference.Params{"sequence_id": id, "sequence_start": start})); err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	for _, id := range []string{"one", "two", "three"} {
+		if m := step(id, true); m.ErrorMessage != "" {
+			t.Fatal(m)
+		}
+	}
+	for id, why := range map[string]batch.Reason{"one": batch.Evicted, "two": batch.Idle} {
+		n, err := s.sessions.Find("step", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.End(why)
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.GetInferResponse().GetParameters()["sequence_id"].GetStringParam(); m.ErrorMessage != fmt.Sprintf("sequence %s of model \"step\" is over: %s", id, why) || got != id {
+			t.Errorf("the stream is told %q of sequence %q", m.ErrorMessage, got)
+		}
+	}
+	if m := step("three", false); m.ErrorMessage != "" {
+		t.Errorf("the other sequence: %v", m)
+	}
+	n, err := s.sessions.Find("step", "three")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.End(batch.Ended) // by a client, who needs no notice
+	if m := step("four", true); m.ErrorMessage != "" {
+		t.Errorf("after a sequence was ended: %v", m)
+	}
+}

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,9 +18,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 
-	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
-	"github.com/carousel-ml/carousel/task"
 )
 
 // Handler returns the server's HTTP API: the Open Inference Protocol under /v2 and what is
@@ -65,7 +62,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/v2/trace/setting", s.answer(missing("traces of requests")))
 	mux.HandleFunc("/v2/logging", s.answer(missing("settings of its log")))
 	for _, k := range s.o.Tasks {
-		mux.Handle(taskPath(k), taskHandler(k, s.findTask, s.limits().Body))
+		mux.HandleFunc("POST "+taskPath(k), s.taskHTTP(k))
 	}
 	mux.Handle("GET /metrics", s.metricsHandler())
 	description, err := openAPIHandler(s.o.Tasks, s.o.Version)
@@ -102,6 +99,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	if _, known := r.Context().Value(connKey{}).(*conn); !known {
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, s.newConn(r.RemoteAddr)))
 	}
+	if err := s.wrongHost(r.Host); err != nil {
+		s.failAs(out, r, http.StatusMisdirectedRequest, inference.AsError(err))
+		return
+	}
 	r, err := s.admitted(out, r)
 	if err != nil {
 		s.fail(out, r, err)
@@ -109,6 +110,10 @@ func (s *Server) serveHTTP(mux *http.ServeMux, w http.ResponseWriter, r *http.Re
 	}
 	if crossOrigin.Check(r) != nil {
 		s.fail(out, r, errOtherSite)
+		return
+	}
+	if r.RequestURI == "*" { // which the mux would answer without a body
+		s.fail(out, r, inference.Errorf(inference.Invalid, "%s * is not a request for a path of this server, expected one such as /v2", methodOf(r)))
 		return
 	}
 	if p := r.URL.EscapedPath(); p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") {
@@ -216,6 +221,10 @@ func (s *Server) answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 // clients that try again at once cost little.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e := inference.AsError(err)
+	s.failAs(w, r, e.HTTPStatus(), e)
+}
+
+func (s *Server) failAs(w http.ResponseWriter, r *http.Request, status int, e *inference.Error) {
 	s.slow(r.Context(), e)
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))
@@ -228,7 +237,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		_ = control.SetReadDeadline(time.Now().Add(restTime))
 		w.Header().Set("Connection", "close") // or the rest would be taken for a request
 	}
-	s.write(w, r, e.HTTPStatus(), "", inference.WriteError(e))
+	s.write(w, r, status, "", inference.WriteError(e))
 }
 
 // bodyRead reports whether nothing of a request's body is left, as far as it is known.
@@ -675,48 +684,4 @@ func (s *Server) unknown(mux *http.ServeMux) http.HandlerFunc {
 
 func notFound(r *http.Request) error {
 	return inference.Errorf(inference.NotFound, "Not Found: there is nothing at %.200q", r.URL.Path)
-}
-
-// findTask finds the model of a task for its own form.
-func (s *Server) findTask(ctx context.Context, k *task.Kind, name, number string) (*taskModel, error) {
-	if name == "" {
-		var names []string
-		for _, e := range s.models.list() {
-			if len(e.versions) > 0 {
-				if p, ok := e.versions[0].program().(*taskProgram); ok && p.m.Kind == k {
-					names = append(names, e.name)
-				}
-			}
-		}
-		if len(names) != 1 {
-			have := cmp.Or(strings.Join(names, ", "), "none")
-			return nil, inference.Errorf(inference.Invalid, `the request has no "model", which may be left out if the server has one for %s; it has %s`, k.Name, have)
-		}
-		name = names[0]
-	}
-	_, v, err := s.find(name, number)
-	if err != nil {
-		return nil, err
-	}
-	var p *taskProgram
-	if v != nil {
-		p, _ = v.program().(*taskProgram)
-	}
-	if p == nil || p.m.Kind != k {
-		return nil, inference.Errorf(inference.Invalid, "model %q is not for %s; ask it at /v2/models/%s/infer", name, k.Name, name)
-	}
-	return &taskModel{program: p, run: func(ctx context.Context, j *batch.Job) error {
-		if d := s.limits().Timeout; d > 0 {
-			var stop context.CancelFunc
-			ctx, stop = context.WithTimeout(ctx, d)
-			defer stop()
-		}
-		c := callerIn(ctx)
-		j.Client, j.Conn = c.Client, c.Conn
-		err := v.do(ctx, j)
-		if err != nil {
-			s.slow(ctx, inference.AsError(err))
-		}
-		return err
-	}}, nil
 }

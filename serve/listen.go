@@ -38,6 +38,7 @@ const (
 // The error is nil if every request that was accepted was answered within drain, and says
 // otherwise how many were not.
 func (s *Server) Run(ctx context.Context, httpListener, grpcListener net.Listener, drain time.Duration) error {
+	s.guarded.Store(s.o.Access == nil)
 	r := &running{s: s, failed: make(chan error, 2)}
 	if httpListener != nil {
 		r.serveHTTP(httpListener)
@@ -189,6 +190,7 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 	_ = r.s.Drain(answered) // streams may go on asking; what is asked after them is refused
 	cancel()
 	r.s.sessions.Stop(batch.Stopped)
+	r.s.endStreams()
 	err := r.s.Drain(limit)
 	poll(limit, func() bool { return r.active.Load() == 0 })
 	left := r.active.Load()
@@ -197,7 +199,7 @@ func (r *running) stop(limit context.Context, drain time.Duration) error {
 		_ = r.http.Close()
 	}
 	if r.grpc != nil {
-		select { // what is open now are streams without requests
+		select { // what is open now are streams whose clients do not read their ends
 		case <-calls:
 		case <-limit.Done():
 		case <-time.After(500 * time.Millisecond):

@@ -15,12 +15,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	health "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
+	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
 
 // listeners returns two listeners on free ports of this machine.
@@ -170,7 +173,7 @@ func TestDrainAnswersAcceptedConnections(t *testing.T) {
 		return err != nil
 	})
 	time.Sleep(50 * time.Millisecond)
-	if _, err := io.WriteString(c, "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+	if _, err := io.WriteString(c, "GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || r.StatusCode != 200 || !r.Close {
@@ -373,5 +376,71 @@ func TestRefusedMemory(t *testing.T) {
 		if _, err := ask(model, 3, inference.Params{"sequence_id": "s"}); err != nil {
 			t.Errorf("%s: the session of the request: %v", model, err)
 		}
+	}
+}
+
+// Streams of gRPC that are open when the server is stopped are answered what they have asked,
+// and end with a status that says why.
+func TestDrainEndsStreams(t *testing.T) {
+	s := New(Options{})
+	p := addSlow(t, s, 300*time.Millisecond)
+	b := begin(t, s, 4*time.Second)
+	conn, err := grpc.NewClient(b.rpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := pb.NewGRPCInferenceServiceClient(conn)
+	idle, err := c.ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, err := c.ModelStreamInfer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := health.NewHealthClient(conn).Watch(t.Context(), &health.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := busy.Send(&pb.ModelInferRequest{ModelName: "slow", Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: "x", Datatype: "FP32", Shape: []int64{1, 1, 4},
+		Contents: &pb.InferTensorContents{Fp32Contents: []float32{1, 2, 3, 4}}}}}); err != nil {
+		t.Fatal(err)
+	}
+	<-p.began
+	b.stop()
+	answers := 0
+	for {
+		m, err := busy.Recv()
+		if err != nil {
+			if status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the server is stopping") {
+				t.Errorf("the busy stream ends with %v", err)
+			}
+			break
+		}
+		if m.ErrorMessage != "" {
+			t.Errorf("answer %d: %s", answers, m.ErrorMessage)
+		}
+		answers++
+	}
+	if answers != 1 {
+		t.Errorf("%d answers to a request", answers)
+	}
+	if _, err := idle.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "the server is stopping") {
+		t.Errorf("the idle stream ends with %v", err)
+	}
+	var last health.HealthCheckResponse_ServingStatus
+	for {
+		m, err := watch.Recv()
+		if err != nil {
+			if status.Code(err) != codes.Unavailable || last != health.HealthCheckResponse_NOT_SERVING {
+				t.Errorf("the watched state was %v and ends with %v", last, err)
+			}
+			break
+		}
+		last = m.GetStatus()
+	}
+	if err := b.end(t); err != nil {
+		t.Error(err)
 	}
 }

@@ -149,7 +149,7 @@ func (c *PipelineConfig) infos(newest func(model string) (*version, error)) (ins
 			}
 			out.Name = named(stage.Outputs, out.Name)
 			have[out.Name] = out
-			if i == len(c.Stages)-1 && c.Outputs == nil {
+			if i == len(c.Stages)-1 && len(c.Outputs) == 0 {
 				outs = append(outs, out)
 			}
 		}

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -194,18 +195,18 @@ func appendElements(key []byte, v *inference.Value) []byte {
 func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 	if !p.batched {
 		for _, j := range jobs {
-			j.Err = p.single(j)
+			j.Err = p.single(ctx, j)
 		}
 		return
 	}
-	err := p.together(jobs)
+	err := p.together(ctx, jobs)
 	if err == nil {
 		return
 	}
 	for _, j := range jobs {
 		j.Err = invalid(err)
-		if len(jobs) > 1 {
-			j.Err = invalid(p.together([]*batch.Job{j}))
+		if len(jobs) > 1 && ctx.Err() == nil {
+			j.Err = invalid(p.together(ctx, []*batch.Job{j}))
 		}
 	}
 }
@@ -214,6 +215,9 @@ func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 func invalid(err error) error {
 	if known := (*inference.Error)(nil); err == nil || errors.As(err, &known) {
 		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return inference.AsError(err)
 	}
 	if file := (*model.FileError)(nil); errors.As(err, &file) {
 		without := *file
@@ -258,8 +262,9 @@ func grown[T any](v []T, n int) []T {
 	return v[:n]
 }
 
-// together runs jobs as one batch.
-func (p *graphProgram) together(jobs []*batch.Job) (err error) {
+// together runs jobs as one batch. The states of sessions change last, when nothing can fail
+// any more.
+func (p *graphProgram) together(ctx context.Context, jobs []*batch.Job) (err error) {
 	defer refused(&err)
 	used := 0
 	for _, j := range jobs {
@@ -274,27 +279,62 @@ func (p *graphProgram) together(jobs []*batch.Job) (err error) {
 	for i := range p.ins {
 		p.gather(&b.in[i], i, jobs, rows)
 	}
-	return p.m.Apply(b.in, func(outs []graph.Value) {
+	var wrong error
+	err = p.m.Apply(ctx, b.in, func(outs []graph.Value) {
+		if wrong = p.checkStates(outs, rows); wrong != nil {
+			return
+		}
 		all := make([]inference.Value, len(jobs)*len(outs))
 		for k, j := range jobs {
 			j.Outputs = all[k*len(outs) : (k+1)*len(outs) : (k+1)*len(outs)]
 		}
 		for o := range outs {
-			p.scatter(o, &outs[o], jobs, used, rows)
+			p.scatter(o, &outs[o], jobs, used)
+		}
+		for o := range outs {
+			p.keep(o, &outs[o], jobs)
 		}
 	})
+	return cmp.Or(err, wrong)
+}
+
+// rowLayout is how the rows of a batch lie in a tensor: in each of outer parts, rows of inner
+// elements.
+type rowLayout struct{ outer, rows, inner int }
+
+// layoutOf returns the layout for a batch dimension; without one, -1, all is one row.
+func layoutOf(dims []int, axis int) rowLayout {
+	l := rowLayout{1, 1, 1}
+	for k, d := range dims {
+		switch {
+		case k < axis:
+			l.outer *= d
+		case k == axis:
+			l.rows = d
+		default:
+			l.inner *= d
+		}
+	}
+	return l
+}
+
+// of returns the layout of other rows of the same size.
+func (l rowLayout) of(rows int) rowLayout { return rowLayout{l.outer, rows, l.inner} }
+
+// copyRows copies n rows from src, from row from on, to dst, from row at on.
+func copyRows[T any](dst []T, to rowLayout, at int, src []T, l rowLayout, from, n int) {
+	for k := range l.outer {
+		copy(dst[(k*to.rows+at)*l.inner:][:n*l.inner], src[(k*l.rows+from)*l.inner:])
+	}
 }
 
 // gather makes input i of a batch of the jobs' rows; those after them repeat the last row.
 func (p *graphProgram) gather(to *graph.Value, i int, jobs []*batch.Job, rows int) {
-	in, axis, floats := &p.ins[i], p.inAxis[i], p.infoIn[i].IsFloat()
+	in, axis := &p.ins[i], p.inAxis[i]
 	first := &jobs[0].Inputs[i]
 	if axis < 0 {
 		*to = graph.Value{Dims: append(to.Dims[:0], first.Dims...)}
-		to.Data, to.Ints = first.Floats, first.Ints
-		if first.Doubles != nil {
-			to.Data = narrowed(first.Doubles)
-		}
+		to.Data, to.Ints = floatsOf(first), first.Ints
 		return
 	}
 	to.Dims = to.Dims[:0]
@@ -306,61 +346,51 @@ func (p *graphProgram) gather(to *graph.Value, i int, jobs []*batch.Job, rows in
 		}
 	}
 	to.Dims[axis] = rows
-	outer, inner := 1, 1 // elements before and after the batch dimension
-	for k, d := range to.Dims {
-		switch {
-		case k < axis:
-			outer *= d
-		case k > axis:
-			inner *= d
+	l := layoutOf(to.Dims, axis)
+	size := l.outer * l.rows * l.inner
+	if p.infoIn[i].IsFloat() {
+		to.Data, to.Ints = grown(to.Data, size), nil
+		gatherRows(to.Data, l, jobs, func(j *batch.Job) []float32 {
+			if st, _ := j.State().(*rowState); st != nil && j.Inputs[i].Dims == nil {
+				return st.floats[p.offset[i]:][:p.cells[i]]
+			}
+			return floatsOf(&j.Inputs[i])
+		})
+		return
+	}
+	to.Ints, to.Data = grown(to.Ints, size), nil
+	gatherRows(to.Ints, l, jobs, func(j *batch.Job) []int64 {
+		if st, _ := j.State().(*rowState); st != nil && j.Inputs[i].Dims == nil {
+			return st.ints[p.offset[i]:][:p.cells[i]]
 		}
-	}
-	if floats {
-		to.Data, to.Ints = grown(to.Data, outer*rows*inner), nil
-	} else {
-		to.Ints, to.Data = grown(to.Ints, outer*rows*inner), nil
-	}
+		return j.Inputs[i].Ints
+	})
+}
+
+// gatherRows fills a tensor with the rows of jobs; of returns those of one, nil for zeros.
+func gatherRows[T any](to []T, l rowLayout, jobs []*batch.Job, of func(*batch.Job) []T) {
 	at := 0
 	for _, j := range jobs {
-		v := &j.Inputs[i]
-		var own []float32 // of the state, or narrowed
-		var ints []int64
-		switch st, _ := j.State().(*rowState); {
-		case v.Dims != nil:
-			own, ints = v.Floats, v.Ints
-			if v.Doubles != nil {
-				own = narrowed(v.Doubles)
-			}
-		case st != nil && floats:
-			own = st.floats[p.offset[i]:][:p.cells[i]]
-		case st != nil:
-			ints = st.ints[p.offset[i]:][:p.cells[i]]
-		}
-		for k := range outer {
-			lo, hi := (k*rows+at)*inner, (k*rows+at+j.Rows)*inner
-			switch {
-			case floats && own != nil:
-				copy(to.Data[lo:hi], own[k*j.Rows*inner:])
-			case floats:
-				clear(to.Data[lo:hi])
-			case ints != nil:
-				copy(to.Ints[lo:hi], ints[k*j.Rows*inner:])
-			default:
-				clear(to.Ints[lo:hi])
+		if own := of(j); own != nil {
+			copyRows(to, l, at, own, l.of(j.Rows), 0, j.Rows)
+		} else {
+			for k := range l.outer {
+				clear(to[(k*l.rows+at)*l.inner:][:j.Rows*l.inner])
 			}
 		}
 		at += j.Rows
 	}
-	for ; at < rows; at++ {
-		for k := range outer {
-			lo := (k*rows + at) * inner
-			if floats {
-				copy(to.Data[lo:lo+inner], to.Data[lo-inner:lo])
-			} else {
-				copy(to.Ints[lo:lo+inner], to.Ints[lo-inner:lo])
-			}
-		}
+	for ; at < l.rows; at++ {
+		copyRows(to, l, at, to, l, at-1, 1)
 	}
+}
+
+// floatsOf returns the elements of a value of floats.
+func floatsOf(v *inference.Value) []float32 {
+	if v.Doubles != nil {
+		return narrowed(v.Doubles)
+	}
+	return v.Floats
 }
 
 func narrowed(v []float64) []float32 {
@@ -371,95 +401,98 @@ func narrowed(v []float64) []float32 {
 	return out
 }
 
-// scatter gives output o of a batch to the jobs that want it and to the states of
-// sessions.
-func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, used, rows int) {
+// scatter gives output o of a batch to the jobs that want it.
+func (p *graphProgram) scatter(o int, v *graph.Value, jobs []*batch.Job, used int) {
 	axis := p.outAxis[o]
-	outer, inner := 1, 1
-	for k, d := range v.Dims {
-		switch {
-		case k < axis:
-			outer *= d
-		case k > axis:
-			inner *= d
-		}
-	}
+	l := layoutOf(v.Dims, axis)
 	// Jobs share one copy of their rows, and those of one row the shape: this is most of
 	// what a small step costs beside its arithmetic.
 	var block []float32
 	var one []int
 	at := 0
 	for _, j := range jobs {
-		if st, _ := j.State().(*rowState); st != nil && p.from[o] >= 0 {
-			i := p.from[o]
-			for k := range outer {
-				lo := (k*rows + at) * inner
-				if v.Ints == nil {
-					copy(st.floats[p.offset[i]+k*inner:][:inner], v.Data[lo:])
-				} else {
-					copy(st.ints[p.offset[i]+k*inner:][:inner], v.Ints[lo:])
-				}
+		switch {
+		case !j.Wanted(o, &p.outs[o]):
+		case l.outer == 1 && axis >= 0 && v.Ints == nil && p.outs[o].Datatype != inference.FP64 && len(jobs) > 1:
+			if block == nil {
+				block = slices.Clone(v.Data[:used*l.inner])
 			}
-		}
-		if j.Wanted(o, &p.outs[o]) {
-			if outer == 1 && axis >= 0 && v.Ints == nil && p.outs[o].Datatype != inference.FP64 && len(jobs) > 1 {
-				if block == nil {
-					block = slices.Clone(v.Data[:used*inner])
-				}
-				j.Outputs[o] = inference.Value{Dims: one, Floats: block[at*inner : (at+j.Rows)*inner : (at+j.Rows)*inner]}
-				if j.Rows != 1 || one == nil {
-					j.Outputs[o].Dims = slices.Clone(v.Dims)
-					j.Outputs[o].Dims[axis] = j.Rows
-				}
-				if j.Rows == 1 {
-					one = j.Outputs[o].Dims
-				}
-			} else {
-				j.Outputs[o] = p.part(o, v, axis, outer, inner, at, j.Rows, rows)
+			j.Outputs[o] = inference.Value{Dims: one, Floats: block[at*l.inner : (at+j.Rows)*l.inner : (at+j.Rows)*l.inner]}
+			if j.Rows != 1 || one == nil {
+				j.Outputs[o].Dims = slices.Clone(v.Dims)
+				j.Outputs[o].Dims[axis] = j.Rows
 			}
+			if j.Rows == 1 {
+				one = j.Outputs[o].Dims
+			}
+		default:
+			j.Outputs[o] = p.part(o, v, axis, at, j.Rows)
 		}
 		at += j.Rows
 	}
 }
 
-// part copies rows of an output.
-func (p *graphProgram) part(o int, v *graph.Value, axis, outer, inner, at, own, rows int) inference.Value {
-	out := inference.Value{Dims: slices.Clone(v.Dims)}
-	if out.Dims == nil {
-		out.Dims = []int{}
-	}
+// part copies rows of an output; all of it without a batch dimension.
+func (p *graphProgram) part(o int, v *graph.Value, axis, at, rows int) inference.Value {
+	out := inference.Value{Dims: append([]int{}, v.Dims...)}
+	l := layoutOf(v.Dims, axis)
 	if axis < 0 {
-		outer, inner, at, own, rows = 1, len(v.Data)+len(v.Ints), 0, 1, 1
+		at, rows = 0, 1
 	} else {
-		out.Dims[axis] = own
+		out.Dims[axis] = rows
 	}
-	n := outer * own * inner
-	switch {
-	case p.outs[o].Datatype == inference.FP64:
-		out.Doubles = make([]float64, 0, n)
-	case v.Ints == nil:
-		out.Floats = make([]float32, 0, n)
-	default:
-		out.Ints = make([]int64, 0, n)
+	own := l.of(rows)
+	n := own.outer * own.rows * own.inner
+	if v.Ints != nil {
+		out.Ints = make([]int64, n)
+		copyRows(out.Ints, own, 0, v.Ints, l, at, rows)
+		return out
 	}
-	for k := range outer {
-		lo, hi := (k*rows+at)*inner, (k*rows+at+own)*inner
-		switch {
-		case out.Doubles != nil:
-			for _, x := range v.Data[lo:hi] {
-				out.Doubles = append(out.Doubles, float64(x))
-			}
-		case v.Ints == nil:
-			out.Floats = append(out.Floats, v.Data[lo:hi]...)
-		default:
-			out.Ints = append(out.Ints, v.Ints[lo:hi]...)
+	out.Floats = make([]float32, n)
+	copyRows(out.Floats, own, 0, v.Data, l, at, rows)
+	if p.outs[o].Datatype == inference.FP64 {
+		out.Doubles = make([]float64, n)
+		for i, x := range out.Floats {
+			out.Doubles[i] = float64(x)
 		}
+		out.Floats = nil
 	}
 	return out
 }
 
+// checkStates reports an output of a batch that does not fit the state that takes it.
+func (p *graphProgram) checkStates(outs []graph.Value, rows int) error {
+	for o, i := range p.from {
+		if i < 0 {
+			continue
+		}
+		l := layoutOf(outs[o].Dims, p.outAxis[o])
+		if n := l.outer * l.inner; n != p.cells[i] || l.rows != rows {
+			return inference.Errorf(inference.Invalid, "output %q has %d rows of %d elements, and the state %q that takes it needs %d of %d", p.outs[o].Name, l.rows, n, p.ins[i].Name, rows, p.cells[i])
+		}
+	}
+	return nil
+}
+
+// keep copies output o of a batch to the states of sessions that take it.
+func (p *graphProgram) keep(o int, v *graph.Value, jobs []*batch.Job) {
+	i := p.from[o]
+	if i < 0 {
+		return
+	}
+	l, at := layoutOf(v.Dims, p.outAxis[o]), 0
+	for _, j := range jobs {
+		if st, _ := j.State().(*rowState); st != nil && v.Ints == nil {
+			copyRows(st.floats[p.offset[i]:], l.of(1), 0, v.Data, l, at, 1)
+		} else if st != nil {
+			copyRows(st.ints[p.offset[i]:], l.of(1), 0, v.Ints, l, at, 1)
+		}
+		at += j.Rows
+	}
+}
+
 // single runs a job of a graph whose rows are not computed together.
-func (p *graphProgram) single(j *batch.Job) (err error) {
+func (p *graphProgram) single(ctx context.Context, j *batch.Job) (err error) {
 	defer refused(&err)
 	in := map[string]graph.Value{}
 	for i := range p.ins {
@@ -467,18 +500,12 @@ func (p *graphProgram) single(j *batch.Job) (err error) {
 		if v.Dims == nil {
 			continue
 		}
-		g := graph.Value{Dims: v.Dims, Data: v.Floats, Ints: v.Ints}
-		if v.Doubles != nil {
-			g.Data = narrowed(v.Doubles)
-		}
-		in[p.ins[i].Name] = g
+		in[p.ins[i].Name] = graph.Value{Dims: v.Dims, Data: floatsOf(v), Ints: v.Ints}
 	}
 	var out map[string]graph.Value
 	switch st, _ := j.State().(*graphState); {
 	case st != nil:
-		out, err = st.s.Step(in)
-	case !p.stateful():
-		out, err = p.m.Run(in)
+		out, err = st.s.StepContext(ctx, in)
 	default: // states that are given are the first
 		var s *graph.Session
 		if s, err = p.session(); err == nil {
@@ -492,7 +519,7 @@ func (p *graphProgram) single(j *batch.Job) (err error) {
 				}
 			}
 			if err = s.SetState(given); err == nil {
-				out, err = s.Step(in)
+				out, err = s.StepContext(ctx, in)
 			}
 		}
 	}
@@ -502,7 +529,7 @@ func (p *graphProgram) single(j *batch.Job) (err error) {
 	j.Outputs = make([]inference.Value, len(p.outs))
 	for o := range p.outs {
 		if v := out[p.outs[o].Name]; j.Wanted(o, &p.outs[o]) {
-			j.Outputs[o] = p.part(o, &v, -1, 0, 0, 0, 0, 0)
+			j.Outputs[o] = p.part(o, &v, -1, 0, 0)
 		}
 	}
 	return nil
@@ -857,13 +884,13 @@ func (p *graphProgram) unmoved(jobs []*batch.Job, row func() *batch.Job) bool {
 		}
 	}
 	for _, j := range []*batch.Job{jobs[0], small} {
-		if p.together([]*batch.Job{j}) != nil {
+		if p.together(context.Background(), []*batch.Job{j}) != nil {
 			return false
 		}
 		alone := j.Outputs
 		for _, other := range others {
 			for _, group := range [][]*batch.Job{{j, other}, {other, j}} {
-				if p.together(group) != nil {
+				if p.together(context.Background(), group) != nil {
 					break
 				}
 				for o := range alone {
@@ -911,9 +938,9 @@ func (p *graphProgram) outputs(jobs []*batch.Job) (all []inference.Value, ok boo
 	for i := range in {
 		p.gather(&in[i], i, jobs, len(jobs))
 	}
-	err := p.m.Apply(in, func(outs []graph.Value) {
+	err := p.m.Apply(context.Background(), in, func(outs []graph.Value) {
 		for o := range outs {
-			all = append(all, p.part(o, &outs[o], -1, 0, 0, 0, 0, 0))
+			all = append(all, p.part(o, &outs[o], -1, 0, 0))
 		}
 	})
 	return all, err == nil
@@ -923,7 +950,7 @@ func (p *graphProgram) outputs(jobs []*batch.Job) (all []inference.Value, ok boo
 func (p *graphProgram) agree(jobs []*batch.Job) bool {
 	alone := make([][]inference.Value, len(jobs))
 	for k, j := range jobs {
-		if p.together([]*batch.Job{j}) != nil {
+		if p.together(context.Background(), []*batch.Job{j}) != nil {
 			return false
 		}
 		alone[k], j.Outputs = j.Outputs, nil
@@ -934,7 +961,7 @@ func (p *graphProgram) agree(jobs []*batch.Job) bool {
 		for _, j := range group {
 			j.Outputs = nil
 		}
-		if p.together(group) != nil {
+		if p.together(context.Background(), group) != nil {
 			return false
 		}
 		for _, j := range group {

@@ -369,11 +369,12 @@ func (p *taskProgram) Run(ctx context.Context, jobs []*batch.Job) {
 	}
 	for _, j := range jobs {
 		j.Outputs = nil
-		err := ctx.Err()
-		if err == nil {
-			err = p.single(ctx, j)
-		}
-		j.Err = p.fault(err)
+		j.Compute(func() error {
+			if err := ctx.Err(); err != nil {
+				return p.fault(err)
+			}
+			return p.fault(p.single(ctx, j))
+		})
 	}
 }
 

@@ -98,6 +98,8 @@ func restartKeys(was, is *Config) (keys []string) {
 	}{
 		{"http", was.HTTP != is.HTTP},
 		{"grpc", was.GRPC != is.GRPC},
+		{"hosts", !slices.Equal(was.Hosts, is.Hosts)},
+		{"device", was.Device != is.Device},
 		{"drain", was.Drain != is.Drain},
 		{"limits.body", was.Limits.filled().Body != is.Limits.filled().Body}, // gRPC's door has it from its start
 		{"tokens", was.Tokens != is.Tokens},
@@ -106,6 +108,8 @@ func restartKeys(was, is *Config) (keys []string) {
 		{"tls.clients", was.Clients != is.Clients},
 		{"watch", was.Watch != is.Watch},
 		{"store", was.Store != is.Store},
+		{"traces.otlp", was.Traces != is.Traces},
+		{"traces.ratio", was.TraceRatio != is.TraceRatio},
 		{"log_requests", was.LogRequests != is.LogRequests},
 		{"profiles", was.Profiles != is.Profiles},
 	} {

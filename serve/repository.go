@@ -22,6 +22,7 @@ import (
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // ModelConfig says where a model is and how it is served.
@@ -136,13 +137,6 @@ func (r *repository) of(name string) *loads {
 		r.loads[name] = &loads{}
 	}
 	return r.loads[name]
-}
-
-// put sets an entry.
-func (r *repository) put(e *entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.entries[e.name] = e
 }
 
 // swap puts an entry in the place of old, unless another has it by now.
@@ -284,7 +278,9 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 	case !anew && !e.wanted:
 		return nil // it was unloaded meanwhile
 	case e.pipeline != nil:
-		s.models.put(&entry{name: name, pipeline: e.pipeline, wanted: true})
+		if !s.models.swap(e, &entry{name: name, pipeline: e.pipeline, wanted: true}) {
+			return unloadedMeanwhile(name)
+		}
 		return nil
 	}
 	versions, err := s.open(ctx, e, anew)
@@ -301,7 +297,7 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 				_ = v.q.Close(ctx) // it was never used
 			}
 		}
-		return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
+		return unloadedMeanwhile(name)
 	}
 	s.replaced(e.versions, next)
 	if err != nil {
@@ -314,6 +310,10 @@ func (s *Server) renew(ctx context.Context, name string, anew bool) error {
 		s.settled(next)
 	}
 	return nil
+}
+
+func unloadedMeanwhile(name string) error {
+	return inference.Errorf(inference.Unavailable, "model %q was unloaded while it was being loaded", name)
 }
 
 // replaced logs what versions of a model are new, and retires those of old that it has not.
@@ -607,7 +607,11 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 	if k == nil {
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("a model for task %q, which this version does not have", d.Task), Fix: "use a newer carousel"}
 	}
-	m, err := k.Open(d)
+	var on []*tensor.Device
+	if s.o.Device != nil {
+		on = append(on, s.o.Device)
+	}
+	m, err := k.Open(d, on...)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Options are the options of [New].
@@ -28,6 +29,12 @@ type Options struct {
 	Log *slog.Logger
 	// Access says who may use the server. nil: everyone who reaches it.
 	Access *Access
+	// Hosts are the names of hosts that requests may be for (the header Host, :authority of gRPC),
+	// beside localhost, names below it, and all IP addresses; [AnyHost] is all. nil: in [Server.Run] none if
+	// Access is nil, since a page of another site could use the server by a name of its own; otherwise all.
+	Hosts []string
+	// Device is what models of tasks compute on. nil: the CPU.
+	Device *tensor.Device
 	// TLS has the certificates of both listeners. nil: they are not encrypted.
 	TLS *Certificates
 	// LogRequests logs requests that succeed as well as those that do not.
@@ -81,6 +88,8 @@ type Server struct {
 	store    *store // nil: none
 	models   repository
 	draining atomic.Bool
+	guarded  atomic.Bool   // names of hosts are checked, also without Options.Hosts
+	stopping chan struct{} // closed when streams of gRPC are to end
 	conns    atomic.Uint64 // connections so far, for their names
 	newID    func() string // of requests
 	bodyTime time.Duration // the constant, but in tests
@@ -91,6 +100,8 @@ type Server struct {
 	limited   atomic.Pointer[Limits] // with the defaults filled in; a configuration may replace them
 	connected connections
 	config    following
+
+	streamsEnd sync.Once
 }
 
 // New returns a server without models.
@@ -98,7 +109,7 @@ func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs(), bodyTime: bodyTime}
+	s := &Server{o: o, log: o.Log, sched: batch.New(batch.Options{Executors: o.Executors}), newID: newIDs(), bodyTime: bodyTime, stopping: make(chan struct{})}
 	if o.Traces != nil {
 		s.tracer = o.Traces.Tracer("github.com/carousel-ml/carousel/serve", trace.WithInstrumentationVersion(o.Version))
 	}
@@ -131,6 +142,7 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) Close(ctx context.Context) error {
 	s.draining.Store(true)
 	s.sessions.Stop(batch.Stopped)
+	s.endStreams()
 	var first error
 	for _, e := range s.models.list() {
 		if err := s.Unload(ctx, e.name, false); err != nil && first == nil {
@@ -142,6 +154,9 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	return first
 }
+
+// endStreams lets streams of gRPC end when what they have accepted is answered.
+func (s *Server) endStreams() { s.streamsEnd.Do(func() { close(s.stopping) }) }
 
 // Ready reports whether the server takes requests: it is not being stopped, and all models
 // that it was given are loaded.
@@ -174,6 +189,7 @@ type Caller struct {
 // Owner ends sessions when a connection is closed.
 type Owner struct {
 	s    *Server
+	told func(*batch.Session, batch.Reason) // of the end of each, with the scheduler's lock held; nil: nobody is
 	mu   sync.Mutex
 	all  map[*batch.Session]struct{}
 	done bool
@@ -196,6 +212,9 @@ func (o *Owner) add(n *batch.Session) {
 		n.End(batch.Gone)
 	case n.Over() != "": // meanwhile, and nobody drops it any more
 		o.drop(n)
+	}
+	if o.told != nil {
+		n.Watch(o.told)
 	}
 }
 

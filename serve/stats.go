@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -253,6 +255,12 @@ func (v *version) statistics() *pb.ModelStatistics {
 	if !st.Last.IsZero() {
 		m.LastInference = uint64(st.Last.UnixMilli())
 	}
+	sizes := v.q.Sizes()
+	for _, rows := range slices.Sorted(maps.Keys(sizes)) {
+		// The inputs of a batch are copied, and its outputs divided, in its time.
+		n := sizes[rows]
+		m.BatchStats = append(m.BatchStats, &pb.InferBatchStatistics{BatchSize: uint64(rows), ComputeInput: of(n.Batches, 0), ComputeInfer: of(n.Batches, n.Took), ComputeOutput: of(n.Batches, 0)})
+	}
 	return m
 }
 
@@ -312,11 +320,11 @@ func (s *Server) unload(ctx context.Context, repository, name string, parameters
 		}
 		with = yes
 	}
-	e := s.models.get(name)
+	e := s.models.get(name) // before it is unloaded, and perhaps forgotten
 	if err := s.Unload(ctx, name, false); err != nil {
 		return err
 	}
-	if e.pipeline == nil || !with {
+	if e == nil || e.pipeline == nil || !with {
 		return nil
 	}
 	for _, stage := range e.pipeline.c.Stages {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/carousel-ml/carousel/internal/lock"
 	"github.com/carousel-ml/carousel/serve/batch"
@@ -34,6 +35,14 @@ type store struct {
 const (
 	storeSuffix = ".session"
 	freshSuffix = ".new" // of what is not in its place yet
+	asideSuffix = ".bad" // of what cannot go on
+)
+
+// What is set aside is kept for whoever brings back what it lacks, such as its model: so many
+// files, the latest, for so long.
+const (
+	mostAside = 1000
+	asideTime = 7 * 24 * time.Hour
 )
 
 // openStore opens the directory of a store, which one server at a time may use.
@@ -81,6 +90,38 @@ func (st *store) Write(n *batch.Session, saved func() ([]byte, error)) (settle f
 	}, nil
 }
 
+// setAside renames the file of a session that cannot go on.
+func (st *store) setAside(path string) error {
+	now := time.Now()
+	_ = os.Chtimes(path, now, now) // from when its time counts; otherwise from its last step
+	return os.Rename(path, path+asideSuffix)
+}
+
+// tidy removes what was set aside too long ago, or is too much.
+func (st *store) tidy() error {
+	list, err := os.ReadDir(st.dir)
+	if err != nil {
+		return err
+	}
+	type aside struct {
+		path string
+		at   time.Time
+	}
+	var all []aside
+	for _, f := range list {
+		if info, err := f.Info(); err == nil && strings.HasSuffix(f.Name(), storeSuffix+asideSuffix) {
+			all = append(all, aside{filepath.Join(st.dir, f.Name()), info.ModTime()})
+		}
+	}
+	slices.SortFunc(all, func(a, b aside) int { return b.at.Compare(a.at) })
+	for i, one := range all {
+		if i >= mostAside || time.Since(one.at) > asideTime {
+			_ = os.Remove(one.path) // or the next time
+		}
+	}
+	return nil
+}
+
 // Drop removes the file of a session, unless the server is being stopped.
 func (st *store) Drop(n *batch.Session, why batch.Reason) {
 	if why != batch.Stopped && !n.Transient {
@@ -90,7 +131,9 @@ func (st *store) Drop(n *batch.Session, why batch.Reason) {
 
 // OpenStore keeps the states of sessions in a directory, which is made if it does not exist,
 // from now on, and opens those that it holds: restored is their number, lost that of sessions which cannot go on, for
-// example because their model has other weights. Models must have been added before,
+// example because their model has other weights. The files of these get the ending ".bad", and
+// are removed after a week, or when there are more than 1000; without that ending they are tried again
+// when a server opens the store. Models must have been added before,
 // and no request been answered. The directory is for one server at a time.
 func (s *Server) OpenStore(ctx context.Context, dir string) (restored, lost int, err error) {
 	st, err := openStore(dir)
@@ -103,7 +146,7 @@ func (s *Server) OpenStore(ctx context.Context, dir string) (restored, lost int,
 }
 
 // restoreSessions opens the sessions that a store holds. Those that cannot go on are told
-// of, remembered with the reason, and removed.
+// of, remembered with the reason, and set aside.
 func (s *Server) restoreSessions(ctx context.Context, st *store) (restored, lost int, err error) {
 	list, err := os.ReadDir(st.dir)
 	if err != nil {
@@ -123,13 +166,15 @@ func (s *Server) restoreSessions(ctx context.Context, st *store) (restored, lost
 		}
 		if err := s.restoreSession(st, path); err != nil {
 			lost++
-			s.log.Warn("a stored session cannot go on", "file", path, "reason", err.Error())
-			_ = os.Remove(path)
+			s.log.Warn("a stored session cannot go on, its file is set aside", "file", path+asideSuffix, "reason", err.Error())
+			if err := st.setAside(path); err != nil {
+				return restored, lost, err
+			}
 			continue
 		}
 		restored++
 	}
-	return restored, lost, nil
+	return restored, lost, st.tidy()
 }
 
 // maxStored is the size limit of a file of the store.

@@ -2,10 +2,14 @@ package serve
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -92,5 +96,81 @@ func TestStoreOfOneID(t *testing.T) {
 	n.End(batch.Ended)
 	if list := filesOf(t, dir); len(list) != 0 {
 		t.Errorf("files %v are left", list)
+	}
+}
+
+// Files of sessions that cannot go on are set aside, with a line in the log, and are tried
+// again under their own name. Old ones and more than some are removed.
+func TestStoreSetsAside(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	p := stepProgram(t, testWidth, testHidden, 1)
+	s := New(Options{})
+	v := addProgram(s, "m", p)
+	if _, _, err := s.OpenStore(ctx, dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"one", "two"} {
+		n, err := s.sessions.Open(v.q, "m", batch.Opening{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.q.Do(ctx, stepJob(p, n, stepInput(1).Value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, two := s.store.file("m", "one"), s.store.file("m", "two")
+	if err := s.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(two, whole[:len(whole)-1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(dir, "old"+storeSuffix+asideSuffix)
+	if err := os.WriteFile(old, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := time.Now().Add(-asideTime - time.Minute)
+	if err := os.Chtimes(old, before, before); err != nil {
+		t.Fatal(err)
+	}
+
+	other, log := serverOf(t) // without the model
+	if restored, lost, err := other.OpenStore(ctx, dir); restored != 0 || lost != 2 || err != nil {
+		t.Fatalf("restored %d, lost %d, %v", restored, lost, err)
+	}
+	if list := filesOf(t, dir); !slices.Equal(list, slices.Sorted(slices.Values([]string{one + asideSuffix, two + asideSuffix}))) {
+		t.Errorf("files %v, want both set aside", list)
+	}
+	if kept, err := os.ReadFile(one + asideSuffix); err != nil || !slices.Equal(kept, whole) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	if text := log.String(); strings.Count(text, "its file is set aside") != 2 || !strings.Contains(text, one+asideSuffix) {
+		t.Errorf("the log says %s", text)
+	}
+	other.store.release()
+
+	if err := os.Rename(one+asideSuffix, one); err != nil {
+		t.Fatal(err)
+	}
+	for i := range mostAside + 5 {
+		path := filepath.Join(dir, fmt.Sprintf("%04d%s%s", i, storeSuffix, asideSuffix))
+		at := time.Now().Add(-time.Duration(i+1) * time.Second)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again := New(Options{})
+	addProgram(again, "m", p)
+	defer again.Close(ctx)
+	if restored, lost, err := again.OpenStore(ctx, dir); restored != 1 || lost != 0 || err != nil {
+		t.Fatalf("restored %d, lost %d, %v", restored, lost, err)
+	}
+	list := filesOf(t, dir)
+	if len(list) != mostAside+1 || !slices.Contains(list, one) || !slices.Contains(list, two+asideSuffix) || slices.ContainsFunc(list, func(path string) bool { return strings.HasPrefix(filepath.Base(path), "1004.") }) {
+		t.Errorf("%d files are left, want %d and the session", len(list), mostAside)
 	}
 }

@@ -213,7 +213,7 @@ func TestSocketErrors(t *testing.T) {
 		{false, ``, `{"error":"the request has no body`},
 		{false, `[1,2,"three",4]`, `{"error":"expected a list of numbers`},
 		{false, `[1,2,1e99,4]`, `{"error":"number 3 of the list is \"1e99\"`},
-		{false, `[1,2,3]`, `{"error":"input \"x\" of a raw request`},
+		{false, `[1,2,3]`, `{"error":"input \"x\": got 12 bytes, expected a multiple of 16 (4 elements of FP32) for shape [1,-1,4]`},
 		{false, `[1,2,[3,4]]`, `{"error":"expected a list of numbers`},
 		{true, "123", `{"error":"a binary message has 3 bytes`},
 		{true, "12345678", `{"error":"input \"x\"`},

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"reflect"
@@ -23,16 +22,6 @@ import (
 	"github.com/carousel-ml/carousel/serve/inference"
 	"github.com/carousel-ml/carousel/task"
 )
-
-// taskModel is a loaded model of a task; run runs a job of its program in the scheduler.
-type taskModel struct {
-	program *taskProgram
-	run     func(ctx context.Context, j *batch.Job) error
-}
-
-// findTask returns the model of a task that a request names, with the errors of finding
-// one; without a name the only model of the task.
-type findTask func(ctx context.Context, k *task.Kind, model, version string) (*taskModel, error)
 
 // taskPath is where the models of a task answer in the task's own form.
 func taskPath(k *task.Kind) string { return "/v1/" + k.Name }
@@ -52,66 +41,85 @@ type taskRequest struct {
 	Options map[string]json.RawMessage   `json:"options" help:"options of the prediction, as those of the command"`
 }
 
-// taskHandler answers POST requests for the models of a task with the JSON object that the
-// command prints for a prediction. most is the largest body in bytes.
-func taskHandler(k *task.Kind, find findTask, most int64) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		text, err := answerTask(k, find, most, w, r)
-		w.Header().Set("Content-Type", "application/json")
+// taskHTTP returns a handler that answers requests for the models of a task with the JSON
+// object that the command prints for a prediction.
+func (s *Server) taskHTTP(k *task.Kind) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		text, err := s.predict(k, r)
 		if err != nil {
-			fault := inference.AsError(err)
-			if fault.RetryAfter > 0 {
-				w.Header().Set("Retry-After", strconv.Itoa(fault.RetryAfter))
-			}
-			if fault.Code == inference.Method {
-				w.Header().Set("Allow", http.MethodPost)
-			}
-			w.WriteHeader(fault.HTTPStatus())
-			text, _ = json.Marshal(map[string]string{"error": fault.Msg}) // texts always have a JSON form
+			s.fail(w, r, err)
+			return
 		}
-		_, _ = w.Write(append(text, '\n')) // of a client that has gone
-	})
+		s.write(w, r, http.StatusOK, "", append(text, '\n'))
+	}
 }
 
-func answerTask(k *task.Kind, find findTask, most int64, w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	if r.Method != http.MethodPost {
-		return nil, inference.Errorf(inference.Method, "want POST, got %s", r.Method)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
-	known, tooLarge := (*inference.Error)(nil), (*http.MaxBytesError)(nil)
-	switch {
-	case errors.As(err, &known): // such as that it is not compressed as it says
-		return nil, known
-	case errors.As(err, &tooLarge):
-		return nil, inference.Errorf(inference.TooLarge, "the body has more than %d bytes", most)
-	case err != nil:
-		return nil, inference.Errorf(inference.Canceled, "the body ended early: %v", err)
-	}
+func (s *Server) predict(k *task.Kind, r *http.Request) ([]byte, error) {
 	var q taskRequest
-	given, err := q.read(body)
+	var given []string
+	err := s.withBody(r, func(b []byte) (err error) {
+		given, err = q.read(b)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	if err := checkKeys(k, given); err != nil {
 		return nil, err
 	}
+	ctx, c := r.Context(), s.caller(r)
+	if d := s.limits().Timeout; d > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, d)
+		defer stop()
+	}
 	var j *batch.Job
 	err = again(func() error {
-		m, err := find(r.Context(), k, q.Model, q.Version)
+		v, err := s.findTask(k, q.Model, q.Version)
 		if err != nil {
 			return err
 		}
-		o, err := q.options(m.program)
+		o, err := q.options(v.program().(*taskProgram))
 		if err != nil {
 			return err
 		}
-		j = &batch.Job{Options: o}
-		return m.run(r.Context(), j)
+		j = &batch.Job{Client: c.Client, Conn: c.Conn, Options: o}
+		return v.do(ctx, j)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return []byte(j.Outputs[0].Texts[0]), nil
+}
+
+// findTask returns the version of a model of a task that a request names, with the errors of
+// finding one; without a name that of the only model of the task.
+func (s *Server) findTask(k *task.Kind, name, number string) (*version, error) {
+	is := func(v *version) bool {
+		p, ok := v.program().(*taskProgram)
+		return ok && p.m.Kind == k
+	}
+	if name == "" {
+		var names []string
+		for _, e := range s.models.list() {
+			if len(e.versions) > 0 && is(e.versions[0]) {
+				names = append(names, e.name)
+			}
+		}
+		if len(names) != 1 {
+			have := cmp.Or(strings.Join(names, ", "), "none")
+			return nil, inference.Errorf(inference.Invalid, `the request has no "model", which may be left out if the server has one for %s; it has %s`, k.Name, have)
+		}
+		name = names[0]
+	}
+	_, v, err := s.find(name, number)
+	if err != nil {
+		return nil, err
+	}
+	if v == nil || !is(v) {
+		return nil, inference.Errorf(inference.Invalid, "model %q is not for %s; ask it at /v2/models/%s/infer", name, k.Name, name)
+	}
+	return v, nil
 }
 
 // read reads a body and returns the keys that it has.
@@ -264,9 +272,26 @@ func (q *taskRequest) table(fields []task.Field) ([]task.Column, error) {
 	return table, nil
 }
 
+// Rows of a table may have different keys. As columns they take memory for each column in
+// each row, which may be this much, or a multiple of the values that came.
+const (
+	tableCells  = 1 << 20
+	cellsAValue = 8
+)
+
 // columnsOf returns the rows of a table as columns. A row without a value lacks it.
 func columnsOf(rows []map[string]json.RawMessage, fields []task.Field) ([]task.Column, error) {
 	columns := map[string][]json.RawMessage{}
+	values := 0
+	for _, row := range rows {
+		values += len(row)
+		for name := range row {
+			columns[name] = nil
+		}
+	}
+	if most := max(tableCells, cellsAValue*values) / max(1, len(rows)); len(columns) > most {
+		return nil, inference.Errorf(inference.Invalid, "the rows have too many different keys: %d columns for %d rows, most of whose values are missing, expected at most %d; give each row the same keys", len(columns), len(rows), most)
+	}
 	for i, row := range rows {
 		for name, v := range row {
 			if columns[name] == nil {

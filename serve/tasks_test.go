@@ -505,7 +505,7 @@ func TestMadeUpTaskIsServed(t *testing.T) {
 	}
 }
 
-// tasksServed is the handlers of all tasks with their models, which run alone.
+// tasksServed is a server for each task, with one model, m.
 func tasksServed(t testing.TB) http.Handler {
 	mux := http.NewServeMux()
 	for _, k := range append(slices.Clone(carousel.Tasks), letterTask) {
@@ -513,14 +513,10 @@ func tasksServed(t testing.TB) http.Handler {
 		if k != letterTask {
 			m, _ = stored(t, k)
 		}
-		p := program(t, m)
-		q := batch.New(batch.Options{}).Add(p, batch.QueueOptions{})
-		mux.Handle(taskPath(k), taskHandler(k, func(_ context.Context, of *task.Kind, name, _ string) (*taskModel, error) {
-			if of != k || name != "" && name != "m" {
-				return nil, inference.Errorf(inference.NotFound, "no model %q", name)
-			}
-			return &taskModel{p, q.Do}, nil
-		}, 1<<20))
+		s := New(Options{Tasks: []*task.Kind{k}, Limits: Limits{Body: 1 << 20}})
+		t.Cleanup(func() { _ = s.Close(context.Background()) })
+		addProgram(s, "m", program(t, m))
+		mux.Handle(taskPath(k), s.Handler())
 	}
 	return mux
 }
@@ -620,7 +616,7 @@ func TestTaskDoorsRefuse(t *testing.T) {
 			`[]`: "not a JSON object", `{`: "not a JSON object", `null`: "not a JSON object",
 			`{}`: "want one of the keys", `{"model":1,` + input + `}`: "model: want a text",
 			`{"modle":"m",` + input + `}`:                              `unknown key "modle"; did you mean model?`,
-			`{"model":"n",` + input + `}`:                              `no model "n"`,
+			`{"model":"n",` + input + `}`:                              `unknown model "n"`,
 			`{"options":[],` + input + `}`:                             "options: want an object",
 			`{"options":{"no_such":1},` + input + `}`:                  `unknown option "no_such"`,
 			`{"text":"a","csv":"a","sound":"a"}`:                       "unknown key",

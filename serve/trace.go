@@ -137,7 +137,7 @@ func randomID() uint64 {
 
 // beginHTTP notes a request and answers with its ids.
 func (s *Server) beginHTTP(w http.ResponseWriter, r *http.Request) (*http.Request, *request) {
-	ctx, q := s.begin(r.Context(), first(r.Header[headerID]), first(r.Header[headerTrace]), strings.Join(r.Header[headerState], ","), r.Method)
+	ctx, q := s.begin(r.Context(), first(r.Header[headerID]), first(r.Header[headerTrace]), strings.Join(r.Header[headerState], ","), methodOf(r))
 	h := w.Header()
 	h[headerID] = []string{q.id}
 	if q.own.IsValid() {
@@ -147,6 +147,16 @@ func (s *Server) beginHTTP(w http.ResponseWriter, r *http.Request) (*http.Reques
 		r = r.WithContext(ctx)
 	}
 	return r, q
+}
+
+// methodOf returns the method of a request for its span: of those that HTTP does not have, which
+// may be any text, the word that OpenTelemetry has for them.
+func methodOf(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
+		return r.Method
+	}
+	return "_OTHER"
 }
 
 func first(list []string) string {
@@ -167,8 +177,8 @@ func (s *Server) endHTTP(r *http.Request, q *request, w *response) {
 		w.status = http.StatusOK // net/http sends it with an empty body
 	}
 	if q.span != nil {
-		q.span.SetName(r.Method + " " + route)
-		q.span.SetAttributes(attribute.String("http.request.method", r.Method), attribute.String("http.route", route),
+		q.span.SetName(strings.TrimSpace(methodOf(r) + " " + route))
+		q.span.SetAttributes(attribute.String("http.request.method", methodOf(r)), attribute.String("http.route", route),
 			attribute.Int("http.response.status_code", w.status), attribute.Int64("http.response.body.size", w.bytes))
 		q.endSpan(w.status >= 500, strconv.Itoa(w.status))
 	}
@@ -179,7 +189,7 @@ func (s *Server) endHTTP(r *http.Request, q *request, w *response) {
 // endSpan ends the span of a request.
 func (q *request) endSpan(failed bool, kind string) {
 	if q.model != "" {
-		q.span.SetAttributes(attribute.String("carousel.model", q.model))
+		q.span.SetAttributes(attribute.String("carousel.model", clipped(q.model)))
 	}
 	if q.client != "" {
 		q.span.SetAttributes(attribute.String("enduser.id", q.client))
@@ -306,6 +316,14 @@ func (s *Server) recordUnary(ctx context.Context, m any, i *grpc.UnaryServerInfo
 	s.endCall(ctx, q, i.FullMethod, err)
 	return out, err
 }
+
+// streamIn is a stream with another context.
+type streamIn struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *streamIn) Context() context.Context { return s.ctx }
 
 func (s *Server) recordStream(srv any, stream grpc.ServerStream, i *grpc.StreamServerInfo, h grpc.StreamHandler) error {
 	ctx, q := s.beginCall(stream.Context(), i.FullMethod)

@@ -135,13 +135,21 @@ type Sound struct {
 	Data []byte
 }
 
-// Read reads the sound. What is not WAV or FLAC, or is damaged, is a *data.InputError.
+// Samples of a [Sound] may be this many, or for large ones some for each byte: what a client
+// sends takes memory in proportion to its size.
+const (
+	soundSamples = 1 << 24 // 17 minutes of 16 kHz
+	byteSamples  = 4       // more than any compressed speech has
+)
+
+// Read reads the sound. What is not WAV or FLAC, is damaged, or has more samples than its
+// size explains, is a *data.InputError.
 func (s *Sound) Read() (*audio.Sound, error) {
 	r, err := audio.NewReader(bytes.NewReader(s.Data), s.Name)
 	if err != nil {
 		return nil, err
 	}
-	return r.ReadAll()
+	return r.ReadMost(max(soundSamples, byteSamples*len(s.Data)))
 }
 
 // Number returns the number of text i of Texts.

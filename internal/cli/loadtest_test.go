@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -8,12 +9,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/serve/inference"
@@ -63,6 +67,26 @@ func inputsServer(t *testing.T, fickle, refuses bool) (address string, last *ato
 	}))
 	t.Cleanup(s.Close)
 	return s.URL, last
+}
+
+// beginServer starts carousel serve in a script's directory, until the script's end, and sets
+// $HTTP and $GRPC to its addresses as loadtest takes them.
+func beginServer(ts *testscript.TestScript, args []string) {
+	c := exec.Command("carousel", append([]string{"serve", "--json", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"}, args...)...)
+	c.Dir = ts.MkAbs(".")
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	ts.Defer(func() {
+		_ = c.Process.Kill()
+		_ = c.Wait() // it was killed
+	})
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	ts.Check(err)
+	var s served
+	ts.Check(json.Unmarshal(line, &s))
+	ts.Setenv("HTTP", s.HTTP)
+	ts.Setenv("GRPC", "grpc://"+s.GRPC)
 }
 
 func loadtestRun(t *testing.T, args ...string) (code int, stdout, stderr string) {

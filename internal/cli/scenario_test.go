@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 //	rnnoise FILE            write a small network of RNNoise's format, with random weights
 //	detectors DIR           write small models of speech, DIR/vad.onnx, and of words, DIR/words
 //	pronouncer FILE         write a network of g2p-en's form that pronounces each word as K
+//	server ARG...           start carousel serve until the end of the script; $HTTP and $GRPC are its addresses
 //	truncate FILE N         keep the first N bytes
 //	alter FILE N            flip a bit of byte N; a negative N counts from the end
 //	replace FILE OLD NEW    change a file's text
@@ -71,6 +72,7 @@ func TestScenarios(t *testing.T) {
 		"rnnoise":    {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], rnnoise()) }},
 		"detectors":  {1, 1, func(ts *testscript.TestScript, args []string) { ts.Check(writeDetectors(ts.MkAbs(args[0]))) }},
 		"pronouncer": {1, 1, func(ts *testscript.TestScript, args []string) { write(ts, args[0], pronouncer()) }},
+		"server":     {1, math.MaxInt, beginServer},
 		"truncate": {2, 2, func(ts *testscript.TestScript, args []string) {
 			write(ts, args[0], []byte(ts.ReadFile(args[0])[:integer(ts, args[1])]))
 		}},

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/serve"
 	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // serveOptions are the flags of serve, as they are written.
@@ -30,10 +32,29 @@ type serveOptions struct {
 	config, http, grpc, drain, log          string
 	tokens, newToken, expiry                string
 	certificate, key, clients, watch, store string
+	device, otlp                            string
+	hosts                                   []string
+	ratio                                   float64
 	logRequests, profiles                   bool
 
 	latency, life, body, timeout string
 	rows, queue, sessions        int
+}
+
+// devices are what this program can compute on, the default first.
+var devices = []struct {
+	name string
+	open func() *tensor.Device
+}{
+	{"cpu", tensor.CPU},
+}
+
+func deviceNames() []string {
+	var names []string
+	for _, d := range devices {
+		names = append(names, d.name)
+	}
+	return names
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -64,6 +85,8 @@ with exit code 0; a second one ends it at once.`,
 	f := c.Flags()
 	f.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` for HTTP: host:port, :port for all interfaces, or off; port 0 takes a free one")
 	f.StringVar(&o.grpc, "grpc", "127.0.0.1:9000", "`address` for gRPC, likewise")
+	f.StringSliceVar(&o.hosts, "hosts", nil, "`names`, divided by commas, of hosts that requests may be for beside addresses and localhost, or * for any; without --tokens no other is answered")
+	f.StringVar(&o.device, "device", devices[0].name, "`name` of what models compute on: "+strings.Join(deviceNames(), ", "))
 	f.StringVar(&o.config, "config", "", "YAML `file` with models, pipelines and limits, which is read again when it changes, and on SIGHUP")
 	f.IntVar(&o.rows, "rows", 0, "largest number `n` of rows that are computed together (default 256)")
 	f.StringVar(&o.latency, "latency", "", "`time` from a request to its answer that batches are kept small enough for (default 50ms)")
@@ -81,6 +104,8 @@ with exit code 0; a second one ends it at once.`,
 	f.StringVar(&o.clients, "tls-clients", "", "`file` of the authorities, in PEM, of which clients must have a certificate")
 	f.StringVar(&o.watch, "watch", "", "`time` between looks at the files of the configuration, models, tokens and certificates, which are read again when they change, or off (default 5s)")
 	f.StringVar(&o.store, "store", "", "`directory` in which sessions are kept over a restart (default: none)")
+	f.StringVar(&o.otlp, "otlp", "", "`URL` of a receiver of traces, of OTLP over HTTP, such as http://127.0.0.1:4318 (default: none)")
+	f.Float64Var(&o.ratio, "trace-ratio", 1, "part `r` of the traces that begin here which is sent to --otlp, above 0; other traces as those who began them say")
 	f.BoolVar(&o.logRequests, "log-requests", false, "log requests that succeed, too")
 	f.BoolVar(&o.profiles, "profiles", false, "serve profiles of the process at /debug/pprof/")
 	f.StringVar(&o.log, "log", "warn", "least `level` of what is logged on stderr: error, warn, info or debug; never what requests contain")
@@ -110,7 +135,7 @@ func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, 
 	config := &serve.Config{}
 	if o.config != "" {
 		var err error
-		if config, err = serve.ReadConfig(o.config); err != nil {
+		if config, err = serve.ReadConfig(o.config, deviceNames()...); err != nil {
 			return nil, err
 		}
 	}
@@ -141,6 +166,30 @@ func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, 
 	}
 	if config.HTTP == serve.Off && config.GRPC == serve.Off {
 		return nil, wrongFlag("http", "--http and --grpc are off; want an address for one of them")
+	}
+	if changed("hosts") {
+		config.Hosts = o.hosts
+	}
+	for _, name := range config.Hosts {
+		if err := serve.CheckHost(name); err != nil {
+			return nil, wrongFlag("hosts", "--hosts: %v", err)
+		}
+	}
+	if changed("device") || config.Device == "" {
+		if config.Device = o.device; !slices.Contains(deviceNames(), o.device) {
+			return nil, wrongFlag("device", "--device: want a device that this program has (%s), got %q", strings.Join(deviceNames(), ", "), o.device)
+		}
+	}
+	if changed("otlp") {
+		config.Traces = o.otlp
+		if err := serve.CheckReceiver(o.otlp); o.otlp != "" && err != nil {
+			return nil, wrongFlag("otlp", "--otlp: %v", err)
+		}
+	}
+	if changed("trace-ratio") || config.TraceRatio == 0 {
+		if config.TraceRatio = o.ratio; !serve.CheckRatio(o.ratio) {
+			return nil, wrongFlag("trace-ratio", "--trace-ratio: want a number above 0, at most 1, got %g", o.ratio)
+		}
 	}
 	config.Drain = cmp.Or(config.Drain, 10*time.Second)
 	var rows, queue int
@@ -228,16 +277,17 @@ func (a *app) serve(ctx context.Context, config *serve.Config, file *configFile,
 		return err
 	}
 	var shown slog.LevelVar
-	shown.Set(slog.LevelError + 1) // what happens at the start is told below
+	shown.Set(slog.LevelError + 1) // what becomes of the models at the start is told below
 	log := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: &shown}))
 	o := serve.Options{Tasks: a.kinds, Version: carousel.Version(), Limits: config.Limits, Log: log, LogRequests: config.LogRequests, Profiles: config.Profiles}
 	if config.LogRequests {
 		level = min(level, slog.LevelInfo)
 	}
-	if err = guard(&o, config); err == nil {
+	var flush func()
+	if flush, err = equip(&o, config); err == nil {
+		defer flush()
 		s := serve.New(o)
-		if err = a.prepare(ctx, s, &o, config, web, grpc); err == nil && ctx.Err() == nil {
-			shown.Set(level)
+		if err = a.prepare(ctx, s, &o, config, web, grpc, func() { shown.Set(level) }); err == nil && ctx.Err() == nil {
 			return a.answer(ctx, s, &o, config, file, web, grpc)
 		}
 		err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
@@ -250,32 +300,57 @@ func (a *app) serve(ctx context.Context, config *serve.Config, file *configFile,
 	return err
 }
 
-// guard opens the files of tokens and certificates.
-func guard(o *serve.Options, config *serve.Config) (err error) {
+// equip opens what the server needs of its configuration beside models: files of tokens and
+// certificates, the device, and the exporter of traces, whose last ones flush sends.
+func equip(o *serve.Options, config *serve.Config) (flush func(), err error) {
 	if config.Tokens != "" {
 		if o.Access, err = serve.OpenAccess(config.Tokens, o.Log); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if config.Certificate != "" {
-		o.TLS, err = serve.OpenCertificates(config.Certificate, config.Key, config.Clients, o.Log)
+		if o.TLS, err = serve.OpenCertificates(config.Certificate, config.Key, config.Clients, o.Log); err != nil {
+			return nil, err
+		}
 	}
-	return err
+	if o.Hosts = slices.Clone(config.Hosts); o.Access == nil || o.Hosts != nil {
+		for _, address := range []string{config.HTTP, config.GRPC} {
+			if name, _, err := net.SplitHostPort(address); err == nil && name != "" { // that it is listened on by
+				o.Hosts = append(o.Hosts, name)
+			}
+		}
+	}
+	for _, d := range devices {
+		if d.name == config.Device {
+			o.Device = d.open()
+		}
+	}
+	if config.Traces == "" {
+		return func() {}, nil
+	}
+	o.Traces, flush, err = openTraces(config.Traces, config.TraceRatio, o.Log)
+	return flush, err
 }
 
-// prepare opens the models and the store of sessions, and says what is served.
-func (a *app) prepare(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, web, grpc net.Listener) error {
+// prepare opens the models and the store of sessions, and says what is served. The log begins
+// with the store.
+func (a *app) prepare(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, web, grpc net.Listener, begin func()) error {
 	opened, err := a.openModels(ctx, s, config)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
+	begin()
 	if config.Store != "" {
 		restored, lost, err := s.OpenStore(ctx, config.Store)
 		if err != nil {
 			return err
 		}
+		setAside := ""
+		if lost > 0 {
+			setAside = "; their files there end with .bad now"
+		}
 		if restored+lost > 0 {
-			a.note("Sessions of %s: %d go on, %d cannot", config.Store, restored, lost)
+			a.note("Sessions of %s: %d go on, %d cannot%s", config.Store, restored, lost, setAside)
 		}
 	}
 	return a.tellServed(s, o, config, web, grpc, opened)

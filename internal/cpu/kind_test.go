@@ -11,6 +11,7 @@ import (
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
@@ -31,18 +32,9 @@ func withKinds(set *simd.Set) *Backend {
 	return New(&s)
 }
 
-func toHalf(v float32) uint16 {
-	bits := math.Float32bits(v)
-	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
-}
-
-func fromHalf(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }
-
 func encodeHalves(dst []byte, _, panel []float32) {
 	to := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(dst))), len(panel))
-	for i, v := range panel {
-		to[i] = toHalf(v)
-	}
+	half.ToBFloat16s(to, panel)
 }
 
 // tilesOfHalves widens each panel and has the kernel of float32 do the rest, so
@@ -54,9 +46,7 @@ func tilesOfHalves(set *simd.Set, t *simd.Tiles) {
 		}
 		from := unsafe.Slice((*uint16)(unsafe.Pointer(b)), k*set.NR)
 		to := make([]float32, len(from))
-		for i, h := range from {
-			to[i] = fromHalf(h)
-		}
+		half.FromBFloat16s(to, from)
 		return &to[0]
 	}
 	for _, tile := range unsafe.Slice(t.First, t.Count) {
@@ -139,7 +129,7 @@ func rounded(kind device.Kind, w []float32, cols int) []float32 {
 	switch kind {
 	case halves:
 		for i, v := range w {
-			out[i] = fromHalf(toHalf(v))
+			out[i] = half.FromBFloat16(half.ToBFloat16(v))
 		}
 	case quarter:
 		for ; len(w) > 0; w = w[cols:] {

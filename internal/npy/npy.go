@@ -17,6 +17,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
 // magic begins a .npy file. The version and the length of the description follow
@@ -50,15 +52,7 @@ func (a *Array) Float(i int) float64 {
 	le := binary.LittleEndian
 	switch ItemSize(a.Type) {
 	case 2:
-		bits := uint64(le.Uint16(a.Data[2*i:]))
-		sign, exp, fraction := bits>>15<<63, bits>>10&31, bits&0x3ff
-		switch exp {
-		case 0: // subnormal
-			return math.Float64frombits(sign | math.Float64bits(float64(fraction)/(1<<24)))
-		case 31: // NaN and infinities
-			return math.Float64frombits(sign | 0x7ff<<52 | fraction<<42)
-		}
-		return math.Float64frombits(sign | (exp+1023-15)<<52 | fraction<<42)
+		return float64(half.FromFloat16(le.Uint16(a.Data[2*i:])))
 	case 4:
 		return float64(math.Float32frombits(le.Uint32(a.Data[4*i:])))
 	}

@@ -32,7 +32,7 @@ func Object(schema string, v any) ([]byte, error) {
 func JSON(v any) ([]byte, error) { return AppendValue(nil, reflect.ValueOf(v)) }
 
 // Parts writes an object whose value comes in parts, structs of one type: the first part
-// begins the object, and of the others the elements of its [List] are added. The fields
+// begins the object, and of the others the elements of its list are added. The fields
 // behind the list are those of the last part.
 type Parts struct {
 	rest     reflect.Value // the last part
@@ -41,17 +41,14 @@ type Parts struct {
 	elements int // of the list so far
 }
 
-// Begun reports whether there was a part.
-func (p *Parts) Begun() bool { return p.rest.IsValid() }
-
 // Add appends what a part adds to the object, whose first key is its schema.
 func (p *Parts) Add(text []byte, schema string, v any) ([]byte, error) {
 	x := reflect.Indirect(reflect.ValueOf(v))
 	var err error
-	if !p.Begun() {
+	if !p.rest.IsValid() { // the first one
 		p.fields = Fields(x.Type())
-		p.list = List(p.fields)
-		text, err = Append(fmt.Appendf(text, `{"schema":%q`, schema), x, p.fields[:p.list])
+		p.list = listIn(p.fields)
+		text, err = appendSome(fmt.Appendf(text, `{"schema":%q`, schema), x, p.fields[:p.list])
 		if p.list < len(p.fields) {
 			text = fmt.Appendf(text, `,%q:[`, p.fields[p.list].Name)
 		}
@@ -77,12 +74,12 @@ func (p *Parts) Rest(text []byte) ([]byte, error) {
 	if p.list == len(p.fields) {
 		return text, nil
 	}
-	return Append(append(text, ']'), p.rest, p.fields[p.list+1:])
+	return appendSome(append(text, ']'), p.rest, p.fields[p.list+1:])
 }
 
-// List returns the index of the last list of structs among fields, the one that parts
+// listIn returns the index of the last list of structs among fields, the one that parts
 // divide; the number of fields if there is none.
-func List(fields []Field) int {
+func listIn(fields []Field) int {
 	list := len(fields)
 	for i, f := range fields {
 		if t := f.Go.Type; t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct && !f.Optional {
@@ -92,12 +89,12 @@ func List(fields []Field) int {
 	return list
 }
 
-// Elements returns the number of elements of the [List] of v, a struct or a pointer to
-// one, and each of them as JSON; nil if v has no such list.
+// Elements returns the number of elements of the last list of structs in v, a struct or a
+// pointer to one, and each of them as JSON; nil if v has no such list.
 func Elements(v any) (each func(i int) (string, error), count int) {
 	x := reflect.Indirect(reflect.ValueOf(v))
 	fields := Fields(x.Type())
-	list := List(fields)
+	list := listIn(fields)
 	if list == len(fields) {
 		return nil, 0
 	}
@@ -156,11 +153,11 @@ func Fields(t reflect.Type) []Field {
 
 // AppendFields writes the fields of a struct, each behind a comma.
 func AppendFields(b []byte, v reflect.Value) ([]byte, error) {
-	return Append(b, v, Fields(v.Type()))
+	return appendSome(b, v, Fields(v.Type()))
 }
 
-// Append is AppendFields for some of them.
-func Append(b []byte, v reflect.Value, fields []Field) ([]byte, error) {
+// appendSome is AppendFields for some of them.
+func appendSome(b []byte, v reflect.Value, fields []Field) ([]byte, error) {
 	var err error
 	for _, f := range fields {
 		x, none := v.FieldByIndexErr(f.Index)

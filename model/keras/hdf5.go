@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 	"strings"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
 // This file reads the part of HDF5 that Keras writes (The HDF Group, "HDF5 File
@@ -356,7 +358,7 @@ func (d *dataset) readType(b []byte) int {
 	case size == 2 && exponent == 8:
 		f.decode = bfloat16
 	case size == 2 && exponent == 5:
-		f.decode = func(o binary.ByteOrder, b []byte) float64 { return half(o.Uint16(b)) }
+		f.decode = func(o binary.ByteOrder, b []byte) float64 { return float64(half.FromFloat16(o.Uint16(b))) }
 	default:
 		return int(size)
 	}
@@ -365,25 +367,7 @@ func (d *dataset) readType(b []byte) int {
 }
 
 func bfloat16(o binary.ByteOrder, b []byte) float64 {
-	return float64(math.Float32frombits(uint32(o.Uint16(b)) << 16))
-}
-
-// half converts a float16.
-func half(bits uint16) float64 {
-	sign, exponent, fraction := 1.0, int(bits>>10&31), float64(bits&1023)
-	if bits>>15 != 0 {
-		sign = -1
-	}
-	switch exponent {
-	case 0:
-		return sign * math.Ldexp(fraction, -24)
-	case 31:
-		if fraction == 0 {
-			return sign * math.Inf(1)
-		}
-		return math.NaN()
-	}
-	return sign * math.Ldexp(1024+fraction, exponent-25)
+	return float64(half.FromBFloat16(o.Uint16(b)))
 }
 
 // read decodes an array, in row-major order.

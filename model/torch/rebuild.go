@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
 // dtype is one of PyTorch's element types.
@@ -31,10 +33,8 @@ func makeTypes() (byName, byClass map[string]*dtype) {
 	}
 	add("Float", &dtype{name: "float32", size: 4, float: func(o binary.ByteOrder, b []byte) float64 { return float64(math.Float32frombits(o.Uint32(b))) }})
 	add("Double", &dtype{name: "float64", size: 8, float: func(o binary.ByteOrder, b []byte) float64 { return math.Float64frombits(o.Uint64(b)) }})
-	add("Half", &dtype{name: "float16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 { return half(o.Uint16(b)) }})
-	add("BFloat16", &dtype{name: "bfloat16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 {
-		return float64(math.Float32frombits(uint32(o.Uint16(b)) << 16))
-	}})
+	add("Half", &dtype{name: "float16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 { return float64(half.FromFloat16(o.Uint16(b))) }})
+	add("BFloat16", &dtype{name: "bfloat16", size: 2, float: func(o binary.ByteOrder, b []byte) float64 { return float64(half.FromBFloat16(o.Uint16(b))) }})
 	add("Long", &dtype{name: "int64", size: 8, int: func(o binary.ByteOrder, b []byte) int64 { return int64(o.Uint64(b)) }})
 	add("Int", &dtype{name: "int32", size: 4, int: func(o binary.ByteOrder, b []byte) int64 { return int64(int32(o.Uint32(b))) }})
 	add("Short", &dtype{name: "int16", size: 2, int: func(o binary.ByteOrder, b []byte) int64 { return int64(int16(o.Uint16(b))) }})
@@ -53,21 +53,6 @@ func makeTypes() (byName, byClass map[string]*dtype) {
 	untyped := &dtype{name: "uint8", size: 1}
 	byClass["torch.storage.UntypedStorage"], byClass["torch.UntypedStorage"] = untyped, untyped
 	return byName, byClass
-}
-
-// half widens an IEEE 754 binary16 value, exactly.
-func half(h uint16) float64 {
-	sign := 1 - 2*float64(h>>15)
-	exp, frac := int(h>>10)&31, float64(h&0x3ff)
-	switch {
-	case exp == 0:
-		return sign * math.Ldexp(frac, -24)
-	case exp < 31:
-		return sign * math.Ldexp(1024+frac, exp-25)
-	case frac == 0:
-		return sign * math.Inf(1)
-	}
-	return math.NaN()
 }
 
 // The functions that apply implements.

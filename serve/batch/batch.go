@@ -26,7 +26,9 @@ type Program interface {
 	Check(j *Job) error
 	// Run computes jobs of one Key, each of another session if they have one, and sets
 	// the Outputs or the Err of each. It may end early with the error of ctx, which is
-	// cancelled when no job is wanted any more.
+	// cancelled when no job is wanted any more. After a panic the jobs are run again, one by
+	// one, so it must not have changed a state of a session by then: it changes all of them
+	// when nothing can fail any more, or one after the other in Job.Compute.
 	Run(ctx context.Context, jobs []*Job)
 	// NewState returns the state of a session that has seen nothing; nil if the program
 	// keeps no state.
@@ -76,13 +78,55 @@ type Job struct {
 	Queued, Started, Finished time.Time
 	Batch                     int // rows of the batch that the job was in
 
-	ctx   context.Context
-	lane  *lane
-	alone func() // what runs in place of the program, without an executor
-	ready chan struct{}
-	at    place
-	next  *Job // in the queue of a client or of a session
-	round uint64
+	ctx    context.Context
+	lane   *lane
+	alone  func() // what runs in place of the program, without an executor
+	ready  chan struct{}
+	at     place
+	late   bool // it ended with its context
+	broken bool // the program panicked
+	next   *Job // in the queue of a client or of a session
+	round  uint64
+}
+
+// list is jobs in a row; one is in one list at a time.
+type list struct{ first, last *Job }
+
+// insert puts a job behind another, or, if that is nil, in front.
+func (l *list) insert(before, j *Job) {
+	at := l.after(before)
+	j.next, *at = *at, j
+	if j.next == nil {
+		l.last = j
+	}
+}
+
+// cut removes the job that is behind another, or, if that is nil, the first.
+func (l *list) cut(before *Job) *Job {
+	at := l.after(before)
+	j := *at
+	if *at, j.next = j.next, nil; *at == nil {
+		l.last = before
+	}
+	return j
+}
+
+func (l *list) after(before *Job) **Job {
+	if before == nil {
+		return &l.first
+	}
+	return &before.next
+}
+
+// remove removes a job; ok is false if it is not in the list.
+func (l *list) remove(j *Job) (ok bool) {
+	for before, k := (*Job)(nil), l.first; k != nil; before, k = k, k.next {
+		if k == j {
+			l.cut(before)
+			return true
+		}
+	}
+	return false
 }
 
 // place is where a job is.

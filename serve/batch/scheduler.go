@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -83,6 +84,7 @@ type Queue struct {
 	kept    int           // sessions, and the memory of their states
 	bytes   int
 	stats   Stats
+	sizes   map[int]SizeStats
 }
 
 // Stats are sums since a queue was made. Rows divided by Batches is the mean batch.
@@ -95,6 +97,15 @@ type Stats struct {
 	Last                                 time.Time     // when the last batch ended
 	Waiting                              int           // now
 }
+
+// SizeStats are the batches of one number of rows, and the time that they took.
+type SizeStats struct {
+	Batches uint64
+	Took    time.Duration
+}
+
+// mostSizes is the number of batch sizes that are counted: clients choose the rows of a request.
+const mostSizes = 1024
 
 // lane is jobs of a queue that run one batch at a time: a session's steps do not wait
 // for whole sequences.
@@ -134,11 +145,11 @@ type level struct {
 }
 
 type tenant struct {
-	name        string
-	conns       map[string]int // jobs that wait, by connection
-	round       uint64         // of the job taken last
-	first, last *Job
-	prev, next  *tenant
+	list
+	name       string
+	conns      map[string]int // jobs that wait, by connection
+	round      uint64         // of the job taken last
+	prev, next *tenant
 }
 
 // Add returns a queue for a program.
@@ -151,7 +162,7 @@ func (s *Scheduler) Add(p Program, o QueueOptions) *Queue {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{Program: p, s: s, o: o, clients: map[string]int{}, idle: sync.NewCond(&s.mu)}
+	q := &Queue{Program: p, s: s, o: o, clients: map[string]int{}, sizes: map[int]SizeStats{}, idle: sync.NewCond(&s.mu)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range q.lanes {
@@ -402,22 +413,17 @@ func (l *lane) push(j *Job) {
 // connection is of this round, the second of the next, so that a connection with many
 // does not hold up another of the same client.
 func (t *tenant) push(j *Job) {
-	j.round, j.next = t.round+uint64(t.conns[j.Conn]), nil
+	j.round = t.round + uint64(t.conns[j.Conn])
 	t.conns[j.Conn]++
 	if t.first == nil || t.last.round <= j.round {
-		if t.first == nil {
-			t.first = j
-		} else {
-			t.last.next = j
-		}
-		t.last = j
+		t.insert(t.last, j)
 		return
 	}
-	at := &t.first
-	for (*at).round <= j.round {
-		at = &(*at).next
+	var before *Job
+	for k := t.first; k.round <= j.round; k = k.next {
+		before = k
 	}
-	j.next, *at = *at, j
+	t.insert(before, j)
 }
 
 // start returns a batch of the lane that may run and has used the least time; nil if
@@ -550,23 +556,16 @@ func (t *tenant) find(head *Job, b *set, l *lane) *Job {
 			b.kept = true
 			continue
 		}
-		t.drop(before, j)
+		t.cut(before)
+		t.took(j)
 		t.round = max(t.round, j.round)
 		return j
 	}
 	return nil
 }
 
-func (t *tenant) drop(before, j *Job) {
-	if before == nil {
-		t.first = j.next
-	} else {
-		before.next = j.next
-	}
-	if t.last == j {
-		t.last = before
-	}
-	j.next = nil
+// took notes that a job was removed.
+func (t *tenant) took(j *Job) {
 	if t.conns[j.Conn]--; t.conns[j.Conn] == 0 {
 		delete(t.conns, j.Conn)
 	}
@@ -588,7 +587,7 @@ func (lv *level) remove(t *tenant) {
 func (s *Scheduler) giveUp(j *Job) {
 	l := j.lane
 	if j.at == waits {
-		j.Session.forget(j)
+		j.Session.waiting.remove(j)
 		l.q.leaves(j)
 		l.q.stats.Canceled++
 		l.q.left()
@@ -600,15 +599,11 @@ func (s *Scheduler) giveUp(j *Job) {
 		if lv.priority != j.Priority || t == nil {
 			continue
 		}
-		var before *Job
-		for k := t.first; k != nil; before, k = k, k.next {
-			if k == j {
-				t.drop(before, j)
-				if t.first == nil {
-					lv.remove(t)
-				}
-				break
+		if t.remove(j) {
+			if t.took(j); t.first == nil {
+				lv.remove(t)
 			}
+			break
 		}
 	}
 	l.levels = slices.DeleteFunc(l.levels, func(lv *level) bool { return lv.turn == nil && lv.priority != 0 })
@@ -624,7 +619,7 @@ func (s *Scheduler) giveUp(j *Job) {
 func (s *Scheduler) lead(b *set, once bool) {
 	for b != nil {
 		l := b.l
-		failed := l.q.run(b.jobs)
+		l.q.run(b.jobs)
 		ended := time.Now()
 		took := ended.Sub(b.jobs[0].Started)
 		if l.q.o.OnBatch != nil {
@@ -643,11 +638,14 @@ func (s *Scheduler) lead(b *set, once bool) {
 		l.learn(b.cost, heaviest, took, b.kept)
 		l.q.stats.Rows += uint64(b.rows)
 		l.q.stats.Batches++
+		if sum, ok := l.q.sizes[b.rows]; ok || len(l.q.sizes) < mostSizes {
+			l.q.sizes[b.rows] = SizeStats{sum.Batches + 1, sum.Took + took}
+		}
 		l.q.stats.Last = ended
 		answered := len(b.jobs)
 		for i, j := range b.jobs {
 			j.Finished, j.Batch = ended, b.rows
-			if failed && j.Session != nil {
+			if j.broken && j.Session != nil {
 				j.Session.close(Failed)
 			}
 			s.finish(j)
@@ -761,37 +759,63 @@ func (l *lane) learn(cost, heaviest float64, took time.Duration, kept bool) {
 	}
 }
 
-// run computes a batch. It reports whether the program panicked, after which the states of
-// sessions are not known.
-func (q *Queue) run(batch []*Job) (failed bool) {
-	ctx, stop := together(batch)
-	defer stop()
-	defer func() {
-		if r := recover(); r != nil {
-			failed = true
-			known, ok := r.(*inference.Error) // such as that memory was refused
-			if !ok {
-				q.o.Log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
-				known = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
-			}
-			for _, j := range batch {
-				j.Err = known
-			}
-		}
-	}()
+// run computes a batch. If the program panics, its jobs are computed one by one, so that only
+// the one at fault fails.
+func (q *Queue) run(batch []*Job) {
 	for _, j := range batch {
 		if j.Session != nil && j.Begin {
 			j.Session.renew()
 		}
 	}
-	if err := tensor.Catch(func() { q.Program.Run(ctx, batch) }); err != nil {
-		failed = true
-		for _, j := range batch {
-			j.Err = err
+	compute := func(jobs []*Job) {
+		ctx, stop := together(jobs)
+		defer stop()
+		q.Program.Run(ctx, jobs)
+	}
+	if len(batch) == 1 || guarded(q.o.Log, func() { compute(batch) }) != nil {
+		for i, j := range batch {
+			j.Err, j.Outputs = nil, nil
+			j.Compute(func() error { compute(batch[i : i+1]); return j.Err })
+		}
+	}
+	for _, j := range batch {
+		if j.Err != nil && j.ctx.Err() != nil {
+			if code := inference.AsError(j.Err).Code; code == inference.Canceled || code == inference.Deadline {
+				j.Err, j.late = late(j.ctx), true
+			}
 		}
 	}
 	q.keep(batch)
-	return failed
+}
+
+// Compute sets Err to what f returns, which computes this job alone and may change the state of
+// its session. If f panics, only this job fails, and the state, which is not known then, is
+// lost.
+func (j *Job) Compute(f func() error) {
+	log := slog.New(slog.DiscardHandler)
+	if j.lane != nil {
+		log = j.lane.q.o.Log
+	}
+	var err error
+	if problem := guarded(log, func() { err = f() }); problem != nil {
+		err, j.broken = problem, true
+	}
+	j.Err = err
+}
+
+// guarded calls f, which runs a program, and returns what it panics with as an error.
+func guarded(log *slog.Logger, f func()) (err error) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case *inference.Error: // such as that memory was refused
+			err = r
+		default:
+			log.Error("a model failed", "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = inference.Errorf(inference.Internal, "the model failed on this request: %v", r)
+		}
+	}()
+	return tensor.Catch(f)
 }
 
 // keep counts the steps of sessions and stores their states, before they are answered.
@@ -856,11 +880,14 @@ func together(batch []*Job) (context.Context, func()) {
 func (s *Scheduler) finish(j *Job) {
 	q := j.lane.q
 	if j.alone == nil {
-		if j.Err == nil {
+		switch {
+		case j.late:
+			q.stats.Canceled++
+		case j.Err == nil:
 			q.stats.Succeeded++
 			q.stats.Queued += j.Started.Sub(j.Queued)
 			q.stats.Computed += j.Finished.Sub(j.Started)
-		} else {
+		default:
 			q.stats.Failed++
 			q.stats.FailedFor += j.Finished.Sub(j.Queued)
 		}
@@ -922,6 +949,14 @@ func (q *Queue) Stats() Stats {
 	st := q.stats
 	st.Waiting = q.waiting
 	return st
+}
+
+// Sizes returns the statistics of batches by their rows, of the first 1024 numbers of rows that
+// came.
+func (q *Queue) Sizes() map[int]SizeStats {
+	q.s.mu.Lock()
+	defer q.s.mu.Unlock()
+	return maps.Clone(q.sizes)
 }
 
 // Quiet waits until no job waits or runs, or returns the error of ctx.

@@ -680,7 +680,147 @@ func TestNothingCosts(t *testing.T) {
 	}
 }
 
-// TestPanics runs a program that panics: its batch fails, the sessions in it end, and
+// TestPanicOfOneRow has a job that makes the program panic among others of its batch, with and
+// without sessions: only this one fails, with its session, and the states of the others are
+// those after one step.
+func TestPanicOfOneRow(t *testing.T) {
+	for _, withSessions := range []bool{false, true} {
+		p := &spy{}
+		s := New(Options{Executors: 2})
+		q := s.Add(p, QueueOptions{Latency: time.Hour})
+		table := NewSessions(s, SessionOptions{})
+		defer table.Stop(Stopped)
+		var held *Session
+		sessions := make([]*Session, 5)
+		if withSessions {
+			held = open(t, table, q, Opening{})
+			for i := range sessions {
+				sessions[i] = open(t, table, q, Opening{})
+				do(t, q, job(sessions[i], int64(i+1), 5))
+			}
+		}
+		letGo, batches := busy(t, q, p, held)
+		var jobs []*Job
+		for i, n := range sessions {
+			x := int64(6)
+			if i == 2 {
+				x = poison
+			}
+			j := job(n, int64(i+1), x)
+			j.Begin = withSessions && i == 4
+			jobs = append(jobs, submitted(t, q, "a", j)...)
+		}
+		letGo()
+		for i, j := range jobs {
+			if i == 2 {
+				wantCode(t, q.Wait(j), inference.Internal)
+				continue
+			}
+			if err := q.Wait(j); err != nil {
+				t.Fatalf("job %d: %v", i, err)
+			}
+			want := int64(1)
+			if withSessions && i != 4 {
+				want = 2
+			}
+			if j.Outputs[0].Ints[0] != int64(i+1) || j.Outputs[0].Ints[1] != want {
+				t.Errorf("job %d: %v, want step %d", i, j.Outputs[0].Ints, want)
+			}
+		}
+		if b := batches(); len(b) != 6 || len(b[0]) != 5 {
+			t.Errorf("%d runs, the first of %d jobs; want one of 5 and 5 of one", len(b), len(b[0]))
+		}
+		if withSessions {
+			for i, n := range sessions {
+				if over := n.Over(); (over == Failed) != (i == 2) {
+					t.Errorf("session %d: over %q", i, over)
+				}
+				if i != 2 {
+					if _, steps, _ := n.Used(); steps != uint64(2-i/4) {
+						t.Errorf("session %d has %d steps", i, steps)
+					}
+				}
+			}
+		}
+		empty(t, q)
+		if st := q.Stats(); st.Failed != 1 {
+			t.Errorf("%d jobs failed", st.Failed)
+		}
+	}
+}
+
+// TestStoppedRun has a program that ends early when its batch is not wanted any more, which is
+// when the last of its jobs is not.
+func TestStoppedRun(t *testing.T) {
+	began, parts := make(chan struct{}), make(chan struct{})
+	stopped := make(chan int, 1)
+	p := &stopping{run: func(ctx context.Context, jobs []*Job) {
+		if len(jobs) == 1 {
+			return
+		}
+		close(began)
+		n := 0
+		for range parts {
+			if ctx.Err() != nil {
+				break
+			}
+			n++
+		}
+		stopped <- n
+		for _, j := range jobs {
+			j.Err = inference.AsError(ctx.Err())
+		}
+	}}
+	s := New(Options{Executors: 1})
+	q := s.Add(p, QueueOptions{Latency: time.Hour})
+	letGo, _ := busy(t, q, &p.spy, nil)
+	var cancels []context.CancelFunc
+	var jobs []*Job
+	for i := range 3 {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		j := job(nil, int64(i+1), 0)
+		if err := q.Submit(ctx, j); err != nil {
+			t.Fatal(err)
+		}
+		cancels, jobs = append(cancels, cancel), append(jobs, j)
+	}
+	letGo()
+	<-began
+	next := submitted(t, q, "b", job(nil, 9, 1))
+	for i, cancel := range cancels {
+		parts <- struct{}{}
+		cancel()
+		wantCode(t, q.Wait(jobs[i]), inference.Canceled)
+	}
+	for n := 0; n == 0; { // the last cancellation may take a moment to arrive
+		select {
+		case parts <- struct{}{}:
+		case n = <-stopped:
+			if n < 2 {
+				t.Errorf("it ended after %d parts, before the last cancellation", n)
+			}
+		}
+	}
+	await(t, q, next)
+	empty(t, q)
+	if st := q.Stats(); st.Canceled != 3 || st.Failed != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// stopping is a spy whose runs see their context.
+type stopping struct {
+	spy
+	run func(context.Context, []*Job)
+}
+
+func (p *stopping) Run(ctx context.Context, jobs []*Job) {
+	p.spy.Run(ctx, jobs)
+	p.run(ctx, jobs)
+}
+
+// TestPanics runs a program that panics: its job fails, the session in it ends, and
 // everything else goes on.
 func TestPanics(t *testing.T) {
 	s := New(Options{})

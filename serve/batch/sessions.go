@@ -137,8 +137,7 @@ type Session struct {
 	expires time.Time // as far as the heap knows
 	at      int       // in expiries
 	busy    bool
-	waiting *Job // the first of those behind the one that runs
-	last    *Job
+	waiting list // behind the job that runs
 	over    Reason
 	idle    ring // its place among those without jobs
 	watches *watch
@@ -452,9 +451,9 @@ func (n *Session) close(why Reason) {
 	if why != Ended {
 		t.remember(n.key, why)
 	}
-	for j := n.waiting; j != nil; j = n.waiting {
-		n.waiting = j.next
-		j.next, j.at, j.Err = nil, finished, n.gone()
+	for n.waiting.first != nil {
+		j := n.waiting.cut(nil)
+		j.at, j.Err = finished, n.gone()
 		j.lane.q.leaves(j)
 		j.lane.q.stats.Failed++
 		if j.ready != nil {
@@ -462,7 +461,6 @@ func (n *Session) close(why Reason) {
 		}
 		j.lane.q.left()
 	}
-	n.last = nil
 	for w := n.watches; w != nil; w = w.next {
 		w.told(n, why)
 	}
@@ -522,49 +520,22 @@ func (n *Session) take(j *Job) bool {
 		n.idle.remove()
 		return true
 	}
-	j.at, j.next = waits, nil
-	if n.waiting == nil {
-		n.waiting = j
-	} else {
-		n.last.next = j
-	}
-	n.last = j
+	j.at = waits
+	n.waiting.insert(n.waiting.last, j)
 	return false
 }
 
 // give ends the turn of a job and returns the next one; nil if there is none.
 func (n *Session) give() *Job {
 	n.used = time.Now()
-	j := n.waiting
-	if j == nil {
+	if n.waiting.first == nil {
 		n.busy = false
 		if n.over == "" {
 			n.idle.insertBefore(&n.table.idle)
 		}
 		return nil
 	}
-	n.waiting, j.next = j.next, nil
-	return j
-}
-
-// forget removes a job that waits.
-func (n *Session) forget(j *Job) {
-	var before *Job
-	for k := n.waiting; k != nil; before, k = k, k.next {
-		if k != j {
-			continue
-		}
-		if before == nil {
-			n.waiting = k.next
-		} else {
-			before.next = k.next
-		}
-		if n.last == k {
-			n.last = before
-		}
-		k.next = nil
-		return
-	}
+	return n.waiting.cut(nil)
 }
 
 // renew makes the state anew, for the job that holds the session.

@@ -113,9 +113,11 @@ func (p *spy) Run(_ context.Context, jobs []*Job) {
 		row.count++
 		row.hash = mixed(row.hash, x[1])
 		j.Outputs = []inference.Value{{Dims: []int{3}, Ints: []int64{row.stream, row.count, int64(row.hash)}}}
-		if st, _ := j.State().(*spyState); st != nil {
-			st.stream, st.count, st.hash = row.stream, row.count, row.hash
-			if x[1] == grow {
+	}
+	for i, j := range jobs {
+		if st, _ := j.State().(*spyState); st != nil && j.Err == nil {
+			st.stream, st.count, st.hash = shared[i].stream, shared[i].count, shared[i].hash
+			if j.Inputs[0].Ints[1] == grow {
 				st.pad = append(st.pad, make([]byte, 1000)...)
 			}
 		}

@@ -55,12 +55,8 @@ func ReadRequest(header string, body []byte) (*Request, error) {
 	}
 	s := &reader{scanner: scanner{b: text}, what: "input", binary: header != ""}
 	r, some := &Request{}, false
-	err = s.object("a request, which is an object", func(key string) (err error) {
+	err = s.message("request", &r.ID, &r.Params, func(key string) (err error) {
 		switch key {
-		case "id":
-			r.ID, err = s.optionalText(`"id" as a string`)
-		case "parameters":
-			r.Params, err = s.params("the request", nil)
 		case "inputs":
 			some = true
 			r.Inputs, err = s.tensors(r.Inputs[:0])
@@ -74,8 +70,6 @@ func ReadRequest(header string, body []byte) (*Request, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case s.next() != 0 || s.i < len(s.b):
-		return nil, s.expected("the end after the request's object")
 	case !some:
 		return nil, Errorf(Invalid, `the request has no "inputs", expected a list of tensors`)
 	}
@@ -141,10 +135,12 @@ func (r *Request) Resolve(inputs []Info, batched bool) error {
 		return nil
 	}
 	if varying >= 0 {
-		if size := known * t.Datatype.Size(); size > 0 {
-			t.Dims[varying] = len(body) / size // of what remains setBytes tells
-		} else {
+		if size := known * t.Datatype.Size(); size == 0 {
 			t.Dims[varying] = 0
+		} else if len(body)%size == 0 {
+			t.Dims[varying] = len(body) / size
+		} else {
+			return Errorf(Invalid, "input %q: got %d bytes, expected a multiple of %d (%d elements of %s) for shape %s", t.Name, len(body), size, known, t.Datatype, shapeText(t.Dims))
 		}
 	}
 	n, problem := t.count()
@@ -152,7 +148,7 @@ func (r *Request) Resolve(inputs []Info, batched bool) error {
 		problem = t.setBytes([]byte(body), n)
 	}
 	if problem != "" {
-		return Errorf(Invalid, "input %q of a raw request: %s", t.Name, problem)
+		return Errorf(Invalid, "input %q: %s", t.Name, problem)
 	}
 	r.Inputs[0] = t
 	return nil
@@ -400,8 +396,8 @@ func (s *reader) count(t *Tensor) (int, error) {
 func (s *reader) shape() ([]int, error) {
 	dims := make([]int, 0, 4)
 	err := s.list(`"shape" as a list`, func(i int) error {
-		if i >= MaxDims {
-			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", s.i, MaxDims)
+		if i >= maxDims {
+			return Errorf(Invalid, "JSON, byte %d: a shape has more than %d dimensions", s.i, maxDims)
 		}
 		s.next()
 		start := s.i
@@ -447,8 +443,8 @@ func (s *reader) attach(list []Tensor, rest []byte) error {
 // nesting is the form of the lists of one tensor's data.
 type nesting struct {
 	leaf  int           // the depth of the lists that hold elements, from 1; 0: not known yet
-	sizes [MaxDims]int  // of the lists at each depth
-	known [MaxDims]bool // whether sizes is set
+	sizes [maxDims]int  // of the lists at each depth
+	known [maxDims]bool // whether sizes is set
 }
 
 // data reads the n elements of a tensor.
@@ -505,8 +501,8 @@ func divides(nested, dims []int) bool {
 // nested reads what follows the bracket of a list at some depth.
 func (s *reader) nested(t *Tensor, n, depth int) error {
 	nest := &s.nest
-	if depth > MaxDims {
-		return s.errorf(t, "data is nested more than %d deep", MaxDims)
+	if depth > maxDims {
+		return s.errorf(t, "data is nested more than %d deep", maxDims)
 	}
 	size := 0
 	if s.next() == '[' {
@@ -992,16 +988,12 @@ func ReadResponse(header string, body []byte) (*Response, error) {
 	}
 	s := &reader{scanner: scanner{b: text}, what: "output", binary: header != "", null: true}
 	r := &Response{}
-	err = s.object("a response, which is an object", func(key string) (err error) {
+	err = s.message("response", &r.ID, &r.Params, func(key string) (err error) {
 		switch key {
 		case "model_name":
 			r.Model, err = s.optionalText(`"model_name" as a string`)
 		case "model_version":
 			r.Version, err = s.optionalText(`"model_version" as a string`)
-		case "id":
-			r.ID, err = s.optionalText(`"id" as a string`)
-		case "parameters":
-			r.Params, err = s.params("the response", nil)
 		case "outputs":
 			r.Outputs, err = s.tensors(r.Outputs[:0])
 		default:
@@ -1009,16 +1001,33 @@ func ReadResponse(header string, body []byte) (*Response, error) {
 		}
 		return err
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case s.next() != 0 || s.i < len(s.b):
-		return nil, s.expected("the end after the response's object")
 	}
 	if err := s.attach(r.Outputs, rest); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// message reads the object that the whole text is, a request or a response: what both have,
+// and other keys by calling other.
+func (s *reader) message(what string, id *string, p *Params, other func(key string) error) error {
+	err := s.object("a "+what+", which is an object", func(key string) (err error) {
+		switch key {
+		case "id":
+			*id, err = s.optionalText(`"id" as a string`)
+		case "parameters":
+			*p, err = s.params("the "+what, nil)
+		default:
+			err = other(key)
+		}
+		return err
+	})
+	if err == nil && (s.next() != 0 || s.i < len(s.b)) {
+		err = s.expected("the end after the " + what + "'s object")
+	}
+	return err
 }
 
 // ReadError reads the body of a response whose status says that something is wrong.

@@ -7,10 +7,12 @@ import (
 	"math"
 	"slices"
 	"strconv"
+
+	"github.com/carousel-ml/carousel/internal/half"
 )
 
-// MaxDims is the number of dimensions that a tensor has at most.
-const MaxDims = 8
+// maxDims is the number of dimensions that a tensor has at most.
+const maxDims = 8
 
 // shapeText is a shape as JSON has it.
 func shapeText[T int | int64](dims []T) string {
@@ -27,8 +29,8 @@ func shapeText[T int | int64](dims []T) string {
 // elements returns the number of elements of a shape, or what is wrong with it. That
 // the number can be had says nothing of memory: compare it with the bytes that came.
 func elements[T int | int64](dims []T) (n int, problem string) {
-	if len(dims) > MaxDims {
-		return 0, fmt.Sprintf("shape has %d dimensions, expected at most %d", len(dims), MaxDims)
+	if len(dims) > maxDims {
+		return 0, fmt.Sprintf("shape has %d dimensions, expected at most %d", len(dims), maxDims)
 	}
 	n, empty := 1, false
 	for _, d := range dims {
@@ -88,9 +90,9 @@ func (t *Tensor) setBytes(raw []byte, n int) (problem string) {
 			t.Floats[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 	case FP16, BF16:
-		widen := widenHalf
+		widen := half.FromFloat16
 		if t.Datatype == BF16 {
-			widen = widenBrain
+			widen = half.FromBFloat16
 		}
 		t.Floats = make([]float32, n)
 		for i := range t.Floats {
@@ -218,11 +220,11 @@ func (t *Tensor) appendBytes(b []byte) []byte {
 		}
 	case FP16:
 		for _, f := range t.Floats {
-			b = binary.LittleEndian.AppendUint16(b, narrowHalf(f))
+			b = binary.LittleEndian.AppendUint16(b, half.ToFloat16(f))
 		}
 	case BF16:
 		for _, f := range t.Floats {
-			b = binary.LittleEndian.AppendUint16(b, narrowBrain(f))
+			b = binary.LittleEndian.AppendUint16(b, half.ToBFloat16(f))
 		}
 	case FP64:
 		for _, f := range t.Doubles {

@@ -216,33 +216,59 @@ func (m *Model) Predict(ctx context.Context, in task.Input, o *PredictOptions) (
 }
 
 // predict is Predict with what forecast takes and returns, and the table.
-func (m *Model) predict(ctx context.Context, in task.Input, o *PredictOptions, known *knownForecasts) (f *Forecast, d *dataset, panel *data.Panel, err error) {
-	if in.File == "" && in.Stream == nil && in.Table == nil {
-		return nil, nil, nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
-	}
-	cfg, reading := m.cfg, &Reading{}
-	if o != nil {
-		if _, err := m.asked(o); err != nil {
-			return nil, nil, nil, err // before the file is read, which is not at fault
-		}
-		reading = &o.Reading
-	}
-	if err := reading.ForReading(&cfg); err != nil {
+func (m *Model) predict(ctx context.Context, in task.Input, o *PredictOptions, known *knownForecasts) (f *Forecast, d *dataset, t *readTable, err error) {
+	if t, err = m.read(ctx, in, o); err != nil {
 		return nil, nil, nil, err
+	}
+	f, d, err = m.forecastTable(ctx, t, o, known)
+	return f, d, t, data.InFile(cmp.Or(in.File, data.Stdin), err)
+}
+
+// readTable is a table as it was read for a prediction.
+type readTable struct {
+	panel  *data.Panel
+	cfg    Config   // the model's, changed by the options
+	notes  []string // of reading
+	joined bool     // it was read in parts; see streamRows
+}
+
+// read reads the table of a prediction.
+func (m *Model) read(ctx context.Context, in task.Input, o *PredictOptions) (t *readTable, err error) {
+	if in.File == "" && in.Stream == nil && in.Table == nil {
+		return nil, data.Errorf("a forecasting model predicts from a file or a stream; give %s", wanted)
+	}
+	if _, err := m.asked(o); err != nil {
+		return nil, err // before the file is read, which is not at fault
+	}
+	t = &readTable{cfg: m.cfg}
+	if err := o.reading().ForReading(&t.cfg); err != nil {
+		return nil, err
 	}
 	var notes task.Source
-	if panel, err = readPanel(ctx, in, &cfg, notes.Note); err != nil {
-		return nil, nil, nil, err
-	}
-	f, d, err = m.forecast(ctx, panel, o, known)
+	t.panel, err = readPanel(ctx, in, &t.cfg, notes.Note)
+	t.notes = notes.Notes()
+	return t, err
+}
+
+// forecastTable is forecast for a table that was read.
+func (m *Model) forecastTable(ctx context.Context, t *readTable, o *PredictOptions, known *knownForecasts) (f *Forecast, d *dataset, err error) {
+	f, d, err = m.forecast(ctx, t.panel, o, known)
 	if f != nil {
-		f.TimeColumn, f.IDColumn = cfg.Time, cfg.idColumn(len(panel.Series))
-		f.Notes = append(notes.Notes(), f.Notes...)
-		if note := filledNote(panel, m.cfg.Window); note != "" {
+		f.TimeColumn, f.IDColumn = t.cfg.Time, t.cfg.idColumn(len(t.panel.Series))
+		f.Notes = slices.Concat(t.notes, f.Notes)
+		if note := filledNote(t.panel, m.cfg.Window); note != "" {
 			f.Notes = append(f.Notes, note)
 		}
 	}
-	return f, d, panel, data.InFile(cmp.Or(in.File, data.Stdin), err)
+	return f, d, err
+}
+
+// reading returns how the table is read.
+func (o *PredictOptions) reading() *Reading {
+	if o == nil {
+		return &Reading{}
+	}
+	return &o.Reading
 }
 
 // asked returns the levels that a prediction is asked for, ascending.

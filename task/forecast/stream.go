@@ -23,6 +23,7 @@ import (
 // rows as there are forecasts to whose errors intervals adapt. These forecasts are kept as
 // well, so that a row costs one window of the network. So a forecast is that of the
 // table of all rows, bit for bit, and costs the same however many there are.
+// The rows are read once (streamRows), where that is certain to make no difference.
 //
 // Some forecasts depend on all rows: those with smoothing or drift in their mixture, with
 // seasons of values that may be missing, and of a series that was not in training, which
@@ -35,6 +36,7 @@ type stream struct {
 	fitted int            // fittedRows
 	table  []task.Column  // the rows kept
 	before map[string]int // rows of each series that were let go
+	rows   *streamRows    // the same as they were read; nil: not known
 	known  knownForecasts
 }
 
@@ -61,18 +63,7 @@ func (s *stream) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction, 
 	if err != nil {
 		return nil, err
 	}
-	known := s.known.of(s.before)
-	f, d, panel, err := s.m.predict(ctx, task.Input{Table: table}, o, known)
-	if o == nil {
-		o = &PredictOptions{}
-	}
-	if err != nil && d == nil && s.m.schema.HasTime && o.Freq == (data.Freq{}) && table[0].Len() < s.m.net.dims.reach {
-		spaced := *o // the first row alone does not show how far apart rows are
-		spaced.Freq = s.m.schema.Freq
-		if f1, d1, panel1, err1 := s.m.predict(ctx, task.Input{Table: table}, &spaced, known); d1 != nil {
-			f, d, panel, err = f1, d1, panel1, err1
-		}
-	}
+	f, d, t, known, err := s.predict(ctx, table, o)
 	reach := 0
 	if d != nil {
 		reach = d.reach
@@ -88,7 +79,7 @@ func (s *stream) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction, 
 	}
 	if err != nil {
 		lack := reach - most
-		f = &Forecast{Task: Name, Levels: []float64{}, Series: []SeriesForecast{}, TimeColumn: s.m.cfg.Time, IDColumn: s.m.cfg.idColumn(len(panel.Series)), Layout: s.m.cfg.Layout,
+		f = &Forecast{Task: Name, Levels: []float64{}, Series: []SeriesForecast{}, TimeColumn: s.m.cfg.Time, IDColumn: s.m.cfg.idColumn(len(t.panel.Series)), Layout: s.m.cfg.Layout,
 			Notes: []string{fmt.Sprintf("%s before the first forecast", report.Agree(lack, "more row is needed", "more rows are needed"))}}
 		f.Levels, _ = s.m.levels(s.m.cfg.Quantiles)
 	}
@@ -101,7 +92,34 @@ func (s *stream) Feed(ctx context.Context, p *task.Portion) (_ task.Prediction, 
 		*s = stream{m: s.m, fitted: s.fitted, before: map[string]int{}}
 		return f, nil
 	}
-	return f, s.keep(ctx, table, panel, d, o, known)
+	return f, s.keep(ctx, table, t, d, o.reading(), known)
+}
+
+// predict returns the prediction for a table that begins with the rows kept, the table as
+// it was read, and the forecasts known then.
+func (s *stream) predict(ctx context.Context, table []task.Column, o *PredictOptions) (*Forecast, *dataset, *readTable, *knownForecasts, error) {
+	known := s.known.of(s.before)
+	if len(s.table) > 0 {
+		if t := s.rows.with(ctx, table, s.table[0].Len(), o.reading()); t != nil {
+			// Errors are those of the whole table.
+			if f, d, err := s.m.forecastTable(ctx, t, o, known); err == nil {
+				return f, d, t, known, nil
+			}
+			known = s.known.of(s.before)
+		}
+	}
+	f, d, t, err := s.m.predict(ctx, task.Input{Table: table}, o, known)
+	if err != nil && d == nil && s.m.schema.HasTime && o.reading().Freq == (data.Freq{}) && table[0].Len() < s.m.net.dims.reach {
+		spaced := PredictOptions{} // the first row alone does not show how far apart rows are
+		if o != nil {
+			spaced = *o
+		}
+		spaced.Freq = s.m.schema.Freq
+		if f1, d1, t1, err1 := s.m.predict(ctx, task.Input{Table: table}, &spaced, known); d1 != nil {
+			f, d, t, err = f1, d1, t1, err1
+		}
+	}
+	return f, d, t, known, err
 }
 
 // with returns the rows kept with further ones behind them. The columns are those of the
@@ -151,19 +169,21 @@ func names(table []task.Column) string {
 	return strings.Join(list, ", ")
 }
 
-// keep keeps the rows of the table, read as panel and d, that further forecasts depend on.
-func (s *stream) keep(ctx context.Context, table []task.Column, panel *data.Panel, d *dataset, o *PredictOptions, known *knownForecasts) error {
+// keep keeps the rows of the table, read as t and d, that further forecasts depend on.
+func (s *stream) keep(ctx context.Context, table []task.Column, t *readTable, d *dataset, by *Reading, known *knownForecasts) error {
 	n := table[0].Len()
 	drop := make([]bool, n)
 	if len(d.Ahead) > 0 {
 		for _, f := range d.frames {
 			for _, line := range f.series.Line[f.end:] {
-				drop[line-2] = line > 1
+				if line > 1 {
+					drop[line-2] = true
+				}
 			}
 		}
 	}
 	before := maps.Clone(s.before)
-	if begins := s.begins(panel, d); begins != nil {
+	if begins := s.begins(t.panel, d); begins != nil {
 		shorter := slices.Clone(drop)
 		for i, f := range d.frames {
 			for _, line := range f.series.Line[:begins[i]] {
@@ -173,8 +193,9 @@ func (s *stream) keep(ctx context.Context, table []task.Column, panel *data.Pane
 			}
 			before[f.id] += begins[i]
 		}
-		if kept := rest(table, shorter); s.same(ctx, kept, o, d, begins) {
-			s.table, s.before = kept, before
+		kept := rest(table, shorter)
+		if read := s.same(ctx, kept, by, d, begins); read != nil {
+			s.table, s.before, s.rows = kept, before, s.rows.after(kept, read, by)
 			s.known.take(known, s.before, d)
 			return nil
 		}
@@ -182,10 +203,14 @@ func (s *stream) keep(ctx context.Context, table []task.Column, panel *data.Pane
 	if n > mostKept {
 		return data.Errorf("the session keeps more than %d rows, as a column has had no value for as long; end it and begin another", mostKept)
 	}
-	s.table = table
-	if slices.Contains(drop, true) {
-		s.table = rest(table, drop)
+	var rows *streamRows
+	if by.Freq != (data.Freq{}) || t.cfg.Freq == s.m.cfg.Freq { // else the spacing was not that of the rows
+		rows = s.rows.after(table, t, by)
 	}
+	if s.table = table; slices.Contains(drop, true) {
+		s.table, rows = rest(table, drop), rows.without(drop, d.frames)
+	}
+	s.rows = rows
 	s.known.take(known, s.before, d)
 	return nil
 }
@@ -281,28 +306,21 @@ func (s *stream) need(d *dataset, f *frame) int {
 	return need
 }
 
-// same reports whether rows are read as they were among those before them: dates and
-// the spacing of rows are recognised by all rows of a table.
-func (s *stream) same(ctx context.Context, table []task.Column, o *PredictOptions, d *dataset, begins []int) bool {
-	cfg, reading := s.m.cfg, &Reading{}
-	if o != nil {
-		reading = &o.Reading
-	}
-	if err := reading.ForReading(&cfg); err != nil {
-		return false
-	}
-	panel, err := readPanel(ctx, task.Input{Table: table}, &cfg, nil)
-	if err != nil || len(panel.Series) != len(d.frames) {
-		return false
+// same returns rows as they are read, if that is as they were among those before them:
+// dates and the spacing of rows are recognised by all rows of a table.
+func (s *stream) same(ctx context.Context, table []task.Column, by *Reading, d *dataset, begins []int) *readTable {
+	t, err := s.m.read(ctx, task.Input{Table: table}, &PredictOptions{Reading: *by})
+	if err != nil || len(t.panel.Series) != len(d.frames) {
+		return nil
 	}
 	for i, f := range d.frames {
-		one, all := panel.Series[i], f.series
-		if one.ID != all.ID || panel.Style != f.style || panel.Freq != f.freq || one.Len() > all.Len()-begins[i] ||
+		one, all := t.panel.Series[i], f.series
+		if one.ID != all.ID || t.panel.Style != f.style || t.panel.Freq != f.freq || one.Len() > all.Len()-begins[i] ||
 			!slices.Equal(one.Count, at(all.Count, begins[i], one.Len())) || !slices.EqualFunc(one.Time, at(all.Time, begins[i], one.Len()), time.Time.Equal) || !slices.Equal(one.Static, all.Static) {
-			return false
+			return nil
 		}
 	}
-	return true
+	return t
 }
 
 // at returns n elements from one on; nil of nil.
@@ -313,7 +331,8 @@ func at[T any](x []T, from, n int) []T {
 	return x[from : from+n]
 }
 
-// Bytes returns the memory of the rows and forecasts kept.
+// Bytes returns the memory of the rows, as they came and as they were read, and of the
+// forecasts kept.
 func (s *stream) Bytes() int {
 	n := 256 + 32*len(s.before)
 	for _, c := range s.table {
@@ -322,7 +341,7 @@ func (s *stream) Bytes() int {
 			n += 16 + len(text)
 		}
 	}
-	return n + s.known.bytes()
+	return n + s.rows.bytes() + s.known.bytes()
 }
 
 // streamState is a stream as it is written: the rows as texts, so that numbers that are

@@ -130,6 +130,7 @@ func TestStreamIsTheWholeTable(t *testing.T) {
 		"missing values, filled in":    {series: 1, change: func(cfg *Config) { cfg.Missing, cfg.Past = "interpolate", Past{"p"} }, panel: punch, from: 300, steps: []int{1, 4}},
 		"columns that are known ahead": {series: 1, change: func(cfg *Config) { cfg.Future = Future{"x"} }, from: 300, ahead: true, steps: []int{3}},
 		"lags":                         {series: 1, change: func(cfg *Config) { cfg.Lags = []int{48} }, from: 200, steps: []int{3}},
+		"log targets":                  {series: 1, change: func(cfg *Config) { cfg.Transform = "log" }, from: 300, steps: []int{1, 4}},
 		"quantiles":                    {series: 1, change: func(cfg *Config) { cfg.Loss = "quantile" }, from: 300, steps: []int{9}},
 		"steps each from the last":     {series: 1, change: func(cfg *Config) { cfg.Head, cfg.Loss = "autoregressive", "gaussian" }, from: 380, steps: []int{12}},
 		"smoothing": {series: 1, from: 300, steps: []int{10}, growing: true, model: func(m *Model) {
@@ -174,6 +175,9 @@ func TestStreamIsTheWholeTable(t *testing.T) {
 				got, err := s.Feed(t.Context(), &task.Portion{Input: task.Input{Table: part}})
 				if err != nil {
 					t.Fatal(err)
+				}
+				if s.rows == nil && k > 10 {
+					t.Errorf("after row %d: the next rows are not read alone", at)
 				}
 				if k%13 == 5 {
 					s = again(t, m, s)
@@ -351,31 +355,54 @@ func TestStreamKeepsRowsToFit(t *testing.T) {
 	}
 }
 
+// One reading of a session: what the stream costs beside the network, with few rows kept
+// and with those that something is fitted to.
 func BenchmarkStream(b *testing.B) {
-	cfg := targetAlone()
-	cfg.Hidden, cfg.Lags = 64, []int{0}
-	panel := hourly(1, 400)
-	m, _, err := Train(b.Context(), &Data{Panel: panel}, cfg, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	m.mixture = nil // what costs is the stream, not what is fitted to its rows
-	table := rowsOf(panel, &cfg)
-	s := m.newStream()().(*stream)
-	begin := time.Date(2023, 1, 2, 0, 0, 0, 0, time.UTC)
-	row := 0
-	feed := func(n int) {
-		one := cutTable(table, row%400, row%400+1)
-		one[0].Texts = []string{begin.Add(time.Duration(row) * time.Hour).Format("2006-01-02 15:04")}
-		row++
-		if _, err := s.Feed(b.Context(), &task.Portion{Input: task.Input{Table: one}}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	for range 600 {
-		feed(1)
-	}
-	for b.Loop() {
-		feed(1)
+	for _, c := range []struct {
+		name    string
+		mixture mixture
+		change  func(cfg *Config)
+	}{
+		{name: "network", change: func(*Config) {}},
+		{name: "drift", change: func(*Config) {}, mixture: mixture{{{Method: ownPart, Share: 0.5}, {Method: "drift", Share: 0.5}}}},
+		{name: "ets", change: func(*Config) {}, mixture: mixture{{{Method: ownPart, Share: 0.5}, {Method: "ets", Share: 0.5}}}},
+		{name: "covariates", change: func(cfg *Config) { cfg.Missing, cfg.Past, cfg.Loss = "mask", Past{"p"}, "quantile" }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			cfg := targetAlone()
+			cfg.Hidden, cfg.Lags = 64, []int{0}
+			c.change(&cfg)
+			panel := hourly(1, 400)
+			panel.Series[0].ID = "" // as that of a table without ids
+			m, _, err := Train(b.Context(), &Data{Panel: panel}, cfg, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m.mixture = c.mixture
+			table := rowsOf(panel, &cfg)
+			s := m.newStream()().(*stream)
+			begin := time.Date(2023, 1, 2, 0, 0, 0, 0, time.UTC)
+			row := 0
+			feed := func(rows int) {
+				part := make([]task.Column, len(table))
+				for range rows {
+					one := cutTable(table, row%400, row%400+1)
+					one[0].Texts = []string{begin.Add(time.Duration(row) * time.Hour).Format("2006-01-02 15:04")}
+					part = joinedTables(part, one)
+					row++
+				}
+				for i := range part {
+					part[i].Name = table[i].Name
+				}
+				if _, err := s.Feed(b.Context(), &task.Portion{Input: task.Input{Table: part}}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			feed(1500)
+			for b.Loop() {
+				feed(1)
+			}
+			b.ReportMetric(float64(s.table[0].Len()), "rows")
+		})
 	}
 }

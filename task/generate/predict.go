@@ -59,14 +59,21 @@ const (
 	EndedByText   = "end"    // the model ended the document
 )
 
-// settle replaces zeros by the defaults.
-func (o *PredictOptions) settle() {
-	if o.complete {
-		return
-	}
+// settled returns the options, which may be nil, with the defaults in place of zeros, or what
+// is wrong with them.
+func (o *PredictOptions) settled() (*PredictOptions, error) {
 	d := DefaultPredict()
+	if o == nil {
+		return &d, nil
+	}
+	c := *o
+	o = &c
+	if o.complete {
+		return o, o.check()
+	}
 	o.MaxTokens, o.Samples = cmp.Or(o.MaxTokens, d.MaxTokens), cmp.Or(o.Samples, d.Samples)
 	o.Temperature, o.TopP = cmp.Or(o.Temperature, d.Temperature), cmp.Or(o.TopP, d.TopP)
+	return o, o.check()
 }
 
 func (o *PredictOptions) check() error {
@@ -81,13 +88,17 @@ func (o *PredictOptions) check() error {
 	return nil
 }
 
-// generationRows is the largest number of rows that are computed in parallel;
-// there are fewer if their distributions would have more than generationSize
-// numbers.
+// Limits on rows that are computed in parallel: their number, and the numbers of their
+// distributions together.
 const (
 	generationRows = 256
 	generationSize = 1 << 25
 )
+
+// generationRows returns how many rows are computed in parallel at most.
+func (m *Model) generationRows() int {
+	return max(min(generationRows, generationSize/m.net.vocabulary), 1)
+}
 
 // Generate returns texts that continue prompts (an empty one is the beginning of a
 // document), computed in batches. The texts of the first prompt come first. Options
@@ -101,18 +112,13 @@ func (m *Model) Generate(ctx context.Context, prompts []string, o *PredictOption
 // generateAll is Generate for the texts of an input with their numbers.
 func (m *Model) generateAll(ctx context.Context, in *task.Input, o *PredictOptions) ([]Generated, error) {
 	prompts := in.Texts
-	if o == nil {
-		o = &PredictOptions{}
-	}
-	settled := *o
-	o = &settled
-	o.settle()
-	if err := o.check(); err != nil {
+	o, err := o.settled()
+	if err != nil {
 		return nil, err
 	}
 	num := o.Samples
 	number := func(i int) int { return (in.Number(i/num)-1)*num + i%num }
-	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
+	rows := m.generationRows()
 	var list []Generated
 	for len(list) < len(prompts)*num {
 		first := len(list)

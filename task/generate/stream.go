@@ -171,13 +171,8 @@ func (s *stream) next(fed *Fed) {
 
 // write returns texts that continue all that was fed.
 func (s *stream) write(ctx context.Context, o *PredictOptions) ([]Generated, error) {
-	if o == nil {
-		o = &PredictOptions{}
-	}
-	settled := *o
-	o = &settled
-	o.settle()
-	if err := o.check(); err != nil {
+	o, err := o.settled()
+	if err != nil {
 		return nil, err
 	}
 	m := s.m
@@ -187,7 +182,7 @@ func (s *stream) write(ctx context.Context, o *PredictOptions) ([]Generated, err
 	}
 	state := m.net.RNN.NewSavedState(1)
 	prompt := slices.Concat(s.context, in[1:])
-	rows := max(min(generationRows, generationSize/m.net.vocabulary), 1)
+	rows := m.generationRows()
 	var list []Generated
 	for len(list) < o.Samples {
 		copies := min(rows, o.Samples-len(list))

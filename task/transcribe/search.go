@@ -27,6 +27,10 @@ type search interface {
 	// best returns up to n of the best hypotheses so far, at least one. end
 	// reports whether the text is complete.
 	best(n int, end bool) []hypothesis
+	// save writes the search to the state of a session, and restore reads it into a new
+	// search of the same decoding; false if it is not of one.
+	save(w *sessionState)
+	restore(w *sessionState) bool
 }
 
 // pushAll adds rows one after the other. The error is that of ctx.

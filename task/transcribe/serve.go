@@ -2,7 +2,6 @@ package transcribe
 
 import (
 	"context"
-	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -96,14 +95,4 @@ func (n *session) Bytes() int {
 	}
 	state := n.s.reader.state
 	return buffers + 4*(len(state.H())+len(state.C())) + hypothesis*max(1, n.s.d.Beam)
-}
-
-// MarshalBinary returns an error: the hypotheses of a search have no form in bytes.
-func (n *session) MarshalBinary() ([]byte, error) {
-	return nil, errors.New("a session of sound cannot be saved: its search is not finished; end it, and begin another where it is to go on")
-}
-
-// UnmarshalBinary returns an error.
-func (n *session) UnmarshalBinary([]byte) error {
-	return errors.New("a session of sound cannot be restored, as none can be saved; begin another")
 }

@@ -88,8 +88,8 @@ type plainCell struct {
 
 // scan runs rows of time-major x [T,B,I] over their lengths (nil: T) from states
 // [B,H], which become the final ones, and writes y [T,B,H]. Past a row's length y
-// stays as it is: zeros.
-func (s *cellRow) scan(x, y []float32, lengths []int32, T, B int, h, cs []float32) {
+// stays as it is: zeros. goOn is called before each step.
+func (s *cellRow) scan(x, y []float32, lengths []int32, T, B int, h, cs []float32, goOn func()) {
 	c := s.plainCell
 	for row := range B {
 		s.load(h[row*c.H:], cs, row)
@@ -98,6 +98,7 @@ func (s *cellRow) scan(x, y []float32, lengths []int32, T, B int, h, cs []float3
 			length = int(lengths[row])
 		}
 		for step := range length {
+			goOn()
 			t := step
 			if c.reverse {
 				t = length - 1 - step

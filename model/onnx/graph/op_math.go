@@ -3,6 +3,7 @@ package graph
 import (
 	"math"
 
+	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -410,25 +411,9 @@ func clamp[T int64 | float32](dst, src []T, in []*value, data func(*value) []T, 
 func rounding(dtype int64) func(x float32) float32 {
 	switch dtype {
 	case typeFloat16:
-		return func(x float32) float32 { // 11 bits, steps of at least 2^-24, at most 65504
-			if math.Abs(float64(x)) < 1<<16 {
-				_, e := math.Frexp(float64(x))
-				step := math.Ldexp(1, max(e-11, -24))
-				x = float32(math.RoundToEven(float64(x)/step) * step)
-			}
-			if math.Abs(float64(x)) >= 1<<16 {
-				return float32(math.Copysign(math.Inf(1), float64(x)))
-			}
-			return x
-		}
+		return func(x float32) float32 { return half.FromFloat16(half.ToFloat16(x)) }
 	case typeBFloat16:
-		return func(x float32) float32 { // the upper half of the bits
-			if x != x {
-				return x
-			}
-			bits := math.Float32bits(x)
-			return math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff)
-		}
+		return func(x float32) float32 { return half.FromBFloat16(half.ToBFloat16(x)) }
 	}
 	return nil
 }

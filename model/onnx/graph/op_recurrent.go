@@ -244,6 +244,7 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 type call struct {
 	*recurrent
 	r          *run
+	plan       *plan
 	n          *node
 	in         []*value
 	T, B, I, H int
@@ -251,10 +252,51 @@ type call struct {
 	y, h, cs   *value  // results: [T,D,B,H], [D,B,H], [D,B,H] of an LSTM
 	x, h0, cs0 *value  // what the engine reads: X in the order of batches, initial states [D,B,H] or nil
 	init       tensor.State
+	parts      *parts // nil: the engine runs all steps at once
+}
+
+// segment is the least size of a part of a long sequence. Between parts the run ends if it is
+// not wanted any more.
+type segment struct {
+	work int // multiply-adds
+	rows int // of all steps together
+}
+
+// usualSegment takes some milliseconds, and so many rows that reading the weights for each part
+// costs nothing that can be measured.
+var usualSegment = segment{1 << 28, 32}
+
+// parts is the memory of a node that runs in parts of a number of steps.
+type parts struct {
+	steps   int
+	x       *value  // of a part, if the steps of all rows do not lie together: [B,steps,I]
+	y       *value  // of a part and a direction, of two: [steps,B,H]
+	lengths []int32 // of the rows in a part
+	dir     [1]tensor.Direction
+}
+
+// divide sets c.parts, if the sequence is long.
+func (c *call) divide() {
+	least := c.r.m.segment
+	steps := max(least.work/(c.B*c.gates*c.H*(c.I+c.H)), (least.rows+c.B-1)/c.B)
+	if steps >= c.T {
+		return
+	}
+	p := &parts{steps: steps}
+	if c.batchMajor || c.lengths != nil {
+		p.x = c.r.newFloats(c.n, []int{c.B, steps, c.I})
+	}
+	if c.directions > 1 {
+		p.y = c.r.newFloats(c.n, []int{steps, c.B, c.H})
+	}
+	if c.lengths != nil {
+		p.lengths = make([]int32, c.B)
+	}
+	c.parts = p
 }
 
 func runRecurrent(r *run, n *node, in []*value) []*value {
-	c := &call{recurrent: n.prepared.(*recurrent), r: r, n: n, in: in}
+	c := &call{recurrent: n.prepared.(*recurrent), r: r, plan: r.plan, n: n, in: in}
 	c.H, c.I = c.check(n, in[1], in[2], in[3])
 	x := in[0]
 	if x.kind != floats || x.rank() != 3 || x.dims[2] != c.I {
@@ -278,6 +320,7 @@ func runRecurrent(r *run, n *node, in []*value) []*value {
 		if c.x = x; c.lengths != nil && !c.batchMajor {
 			c.x = r.view(n, x, []int{c.B, c.T, c.I}, []int{c.I, c.B * c.I, 1}, 0)
 		}
+		c.divide()
 		r.onTape(c.scan)
 	} else {
 		c.reference()
@@ -354,6 +397,12 @@ func (c *call) state(i int) *value {
 // scan runs the engine.
 func (c *call) scan() {
 	r, D := c.r, c.directions
+	if c.parts != nil {
+		for d := range D {
+			c.scanParts(d)
+		}
+		return
+	}
 	c.init = tensor.State{}
 	if c.h0 != nil {
 		c.init.H = r.tensor(c.h0, D, c.B, c.H)
@@ -362,7 +411,7 @@ func (c *call) scan() {
 		c.init.C = r.tensor(c.cs0, D, c.B, c.H)
 	}
 	final := r.tape.NewState(D, c.B, c.H, c.cell.Width(c.H))
-	out := tensor.Scan(c.cell, c.timeMajor(), c.directionsFor(r, c.H, c.I, c.in), &c.options, &c.init, final)
+	out := tensor.Scan(c.cell, c.timeMajor(c.x.host, c.lengths, c.T), c.directionsFor(r, c.H, c.I, c.in), &c.options, &c.init, final)
 	if c.lengths != nil { // back to the given order of rows
 		out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
 	}
@@ -376,16 +425,74 @@ func (c *call) scan() {
 	}
 }
 
-// timeMajor returns X as [T,B,I], with rows sorted if they have lengths.
-func (c *call) timeMajor() *tensor.Tensor {
-	if c.lengths != nil {
-		return tensor.TimeMajor(c.r.tape.Sequences(c.x.host, c.lengths, c.B, c.T, c.I))
+// timeMajor returns T steps of X as [T,B,I], with rows sorted if they have lengths.
+func (c *call) timeMajor(x []float32, lengths []int32, T int) *tensor.Tensor {
+	switch tape := c.r.tape; {
+	case lengths != nil:
+		return tensor.TimeMajor(tape.Sequences(x, lengths, c.B, T, c.I))
+	case c.batchMajor:
+		return tensor.TimeMajor(tape.Input(x, c.B, T, c.I))
+	default:
+		return tape.Input(x, T, c.B, c.I)
 	}
-	t := c.r.tensor(c.x, c.x.dims...)
-	if c.batchMajor {
-		return tensor.TimeMajor(t)
+}
+
+// scanParts runs direction d in parts, in the order of its steps, on a tape that is empty for
+// each. The state between two is where the final one will be.
+func (c *call) scanParts(d int) {
+	p, tape, BH := c.parts, c.r.tape, c.B*c.H
+	state := func(v, first *value, begun bool) *tensor.Tensor {
+		switch {
+		case v == nil || !begun && first == nil:
+			return nil
+		case !begun:
+			v = first
+		}
+		return tape.Input(v.host[d*BH:][:BH], 1, c.B, c.H)
 	}
-	return t
+	n := (c.T + p.steps - 1) / p.steps
+	for k := range n {
+		c.plan.goOn()
+		tape.Reset()
+		lo := turn(k, n, c.reverse(d)) * p.steps
+		T := min(p.steps, c.T-lo)
+		c.init = tensor.State{H: state(c.h, c.h0, k > 0), C: state(c.cs, c.cs0, k > 0)}
+		final := tape.NewState(1, c.B, c.H, c.cell.Width(c.H))
+		p.dir[0] = c.directionsFor(c.r, c.H, c.I, c.in)[d]
+		p.dir[0].Slot = 0
+		x, lengths := c.part(lo, T)
+		out := tensor.Scan(c.cell, c.timeMajor(x, lengths, T), p.dir[:], &c.options, &c.init, final)
+		if lengths != nil {
+			out = tensor.Transpose(tensor.BatchMajor(out), 0, 1)
+		}
+		if c.directions == 1 {
+			out.CopyTo(c.y.host[lo*BH:][:T*BH])
+		} else {
+			out.CopyTo(p.y.host[:T*BH])
+			for t := range T {
+				copy(c.y.host[((lo+t)*c.directions+d)*BH:][:BH], p.y.host[t*BH:])
+			}
+		}
+		final.H.CopyTo(c.h.host[d*BH:][:BH])
+		if final.C != nil {
+			final.C.CopyTo(c.cs.host[d*BH:][:BH])
+		}
+	}
+}
+
+// part returns T steps of X from lo on, and how many of them are inside each row.
+func (c *call) part(lo, T int) (x []float32, lengths []int32) {
+	p := c.parts
+	if p.x == nil {
+		return c.x.host[lo*c.B*c.I:][:T*c.B*c.I], nil
+	}
+	for b := range c.B {
+		copy(p.x.host[b*T*c.I:][:T*c.I], c.x.host[(b*c.T+lo)*c.I:])
+		if p.lengths != nil {
+			p.lengths[b] = min(max(c.lengths[b]-int32(lo), 0), int32(T))
+		}
+	}
+	return p.x.host[:c.B*T*c.I], p.lengths
 }
 
 // reference runs the plain cell.
@@ -396,7 +503,7 @@ func (c *call) reference() {
 		x = c.r.view(c.n, x, []int{T, B, c.I}, []int{c.I, T * c.I, 1}, 0)
 	}
 	part := c.r.newFloats(c.n, []int{T, B, H})
-	rows := make([]*cellRow, D)
+	rows, goOn := make([]*cellRow, D), c.plan.goOn
 	for d := range rows {
 		rows[d] = newCellRow(c.plain(d))
 	}
@@ -411,7 +518,7 @@ func (c *call) reference() {
 				cells = c.cs.host[d*B*H:][:B*H]
 			}
 			clear(part.host)
-			row.scan(x.host, part.host, c.lengths, T, B, c.h.host[d*B*H:][:B*H], cells)
+			row.scan(x.host, part.host, c.lengths, T, B, c.h.host[d*B*H:][:B*H], cells, goOn)
 			for t := range T {
 				copy(c.y.host[(t*D+d)*B*H:][:B*H], part.host[t*B*H:])
 			}

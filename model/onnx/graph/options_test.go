@@ -215,6 +215,7 @@ func TestOptions(t *testing.T) {
 				}
 			}
 			o.check(t, "answer", got, want)
+			o.checkParts(t, uint64(i), got)
 			o.checkPlain(t, m, in, want)
 			o.checkLayout(t, uint64(i), want)
 		})
@@ -231,6 +232,34 @@ func (o *option) check(t *testing.T, what string, got map[string]Value, want map
 	for name, w := range want {
 		if _, relative := MaxDifference(got[name].Data, w); relative > 5e-6 {
 			t.Errorf("%s: %s differs by %.3g: %v, want %v", what, name, relative, got[name].Data, w)
+		}
+	}
+}
+
+// checkParts runs the node in parts of one, two and three of its four steps, with the batch behind and in
+// front: the bits are those of the whole.
+func (o *option) checkParts(t *testing.T, seed uint64, whole map[string]Value) {
+	t.Helper()
+	for layout := range 2 {
+		file, in := o.build(seed, layout)
+		m, err := parse("option", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if layout == 1 {
+			if whole, err = m.Run(in); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, rows := range []int{1, 6, 9} {
+			m.segment = segment{1, rows}
+			got, err := runs(m, in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if problem := differ(whole, got); problem != "" {
+				t.Fatalf("parts of %d rows, layout %d: %s", rows, layout, problem)
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"slices"
 	"sync"
 
@@ -18,19 +19,36 @@ const (
 	maxIdleBytes = 256 << 20 // their memory
 	stepBytes    = 256       // about the memory of a step with what its function refers to
 	maxHints     = 64
+	maxTapes     = 8 // that wait for a run: more runs at once than these are rare
 )
 
-// plan is a recorded run. One goroutine at a time may use it.
+// plan is a recorded run. One goroutine at a time may use it. It has a tape only meanwhile:
+// nothing of a tape outlives a step, and one is larger than all else of a small graph.
 type plan struct {
 	m       *Model
-	tape    *tensor.Tape
+	run     *run     // functions of the recording refer to it
 	in, out []*value // in the order of the model's inputs and outputs
 	given   []Value  // out, for the caller of Apply
 	steps   []step
 	hints   []int64 // the elements of the integer inputs of the last run, if they are few
 	buffers int
-	bytes   int  // of the buffers
-	once    bool // it cannot be replayed
+	bytes   int             // of the buffers
+	once    bool            // it cannot be replayed
+	ctx     context.Context // of the run that uses it
+}
+
+// stopped is the panic of a run that is not wanted any more, with the error of its context.
+type stopped struct{ why error }
+
+// goOn ends the run, if its context has ended. Without a plan, as while constants are
+// computed, there is none.
+func (p *plan) goOn() {
+	if p == nil {
+		return
+	}
+	if err := p.ctx.Err(); err != nil {
+		panic(stopped{err})
+	}
 }
 
 // step is arithmetic of a node or, without f, elements that must be those of the
@@ -108,8 +126,8 @@ func (p *plan) replay(in []Value) (ok bool, err error) {
 		}
 	}()
 	p.fill(in)
-	p.tape.Reset()
 	for at = range p.steps {
+		p.goOn()
 		s := &p.steps[at]
 		if s.f == nil {
 			if !s.same() {
@@ -118,7 +136,7 @@ func (p *plan) replay(in []Value) (ok bool, err error) {
 			continue
 		}
 		if s.tape {
-			p.tape.Reset()
+			p.run.tape.Reset()
 		}
 		s.f()
 	}
@@ -127,14 +145,39 @@ func (p *plan) replay(in []Value) (ok bool, err error) {
 
 // size returns the memory of a recording in bytes.
 func (p *plan) size() int {
-	return p.bytes + len(p.steps)*stepBytes + int(p.tape.Bytes())
+	return p.bytes + len(p.steps)*stepBytes
 }
 
 // plans are the recordings of a model that no run uses, the latest used last.
 type plans struct {
 	mu   sync.Mutex
 	idle []*plan
-	size int
+	size int // of these
+
+	tapes     []*tensor.Tape
+	tapeBytes int
+}
+
+// tape takes a tape for a run.
+func (c *plans) tape(dev *tensor.Device) *tensor.Tape {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := len(c.tapes) - 1
+	if last < 0 {
+		return tensor.NewTape(dev, tensor.Infer)
+	}
+	t := c.tapes[last]
+	c.tapes = slices.Delete(c.tapes, last, last+1)
+	c.tapeBytes -= int(t.Bytes())
+	return t
+}
+
+// keepTape keeps a tape for a later run, if there are few and they are not large.
+func (c *plans) keepTape(t *tensor.Tape) {
+	if size := int(t.Bytes()); len(c.tapes) < maxTapes && c.tapeBytes+size <= maxIdleBytes {
+		c.tapes = append(c.tapes, t)
+		c.tapeBytes += size
+	}
 }
 
 // take removes a recording for the inputs' shapes and returns it, nil if there is
@@ -161,34 +204,38 @@ func (c *plans) take(in []Value) *plan {
 	return p
 }
 
-// put keeps a recording and drops the ones that were used longest ago, if there are
-// too many or they are too large.
+// put keeps a recording, and the tape that it was used with, and drops the ones that were used
+// longest ago, if there are too many or they are too large.
 func (c *plans) put(p *plan) {
-	if p.once || p.size() > maxIdleBytes {
-		p.m.tapes.Put(p.tape)
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if p.run.tape != nil {
+		c.keepTape(p.run.tape)
+	}
+	p.ctx, p.run.tape = nil, nil
+	if p.once || p.size() > maxIdleBytes {
+		return
+	}
 	c.idle = append(c.idle, p)
 	c.size += p.size()
 	for len(c.idle) > maxIdle || c.size > maxIdleBytes {
 		c.size -= c.idle[0].size()
-		c.idle[0].m.tapes.Put(c.idle[0].tape)
 		c.idle = slices.Delete(c.idle, 0, 1)
 	}
 }
 
 // compute runs the model on inputs in the order of the graph and returns the
-// recording that holds the outputs, to be given back to m.plans.
-func (m *Model) compute(in []Value) (*plan, error) {
+// recording that holds the outputs, to be given back to m.plans. It ends with ctx.
+func (m *Model) compute(ctx context.Context, in []Value) (*plan, error) {
 	var others []*plan // of the same shapes, but with other integers
 	defer func() {
 		for _, p := range others {
 			m.plans.put(p)
 		}
 	}()
+	tape := m.plans.tape(m.dev)
 	for p := m.plans.take(in); p != nil; p = m.plans.take(in) {
+		p.ctx, p.run.tape = ctx, tape
 		ok, err := p.replay(in)
 		if ok {
 			return p, nil
@@ -197,26 +244,27 @@ func (m *Model) compute(in []Value) (*plan, error) {
 			m.plans.put(p)
 			return nil, err
 		}
+		p.run.tape = nil
 		others = append(others, p)
 	}
-	return m.record(in)
+	return m.record(ctx, tape, in)
 }
 
 // record runs the model and keeps what it does.
-func (m *Model) record(in []Value) (_ *plan, err error) {
-	tape, _ := m.tapes.Get().(*tensor.Tape)
-	if tape == nil {
-		tape = tensor.NewTape(m.dev, tensor.Infer)
-	}
-	tape.Reset()
-	p := &plan{m: m, tape: tape}
+func (m *Model) record(ctx context.Context, tape *tensor.Tape, in []Value) (_ *plan, err error) {
+	p := &plan{m: m, ctx: ctx}
 	r := &run{m: m, plan: p, tape: tape, vals: slices.Clone(m.constants), left: m.budget}
 	defer func() {
 		if problem := recover(); problem != nil {
 			err = m.caught(r.at, problem)
 		}
-		*r = run{m: m, tape: tape} // functions of the recording refer to it
+		*r = run{m: m, tape: tape}
+		if err != nil {
+			p.once = true
+			m.plans.put(p)
+		}
 	}()
+	p.run = r
 	if err := r.begin(in); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -219,5 +220,48 @@ func TestInputOfImpossibleShape(t *testing.T) {
 		if _, err := m.Run(map[string]Value{"x": {Dims: dims}}); err == nil || !strings.Contains(err.Error(), "negative or too large") {
 			t.Errorf("shape %v: %v", dims, err)
 		}
+	}
+}
+
+// Recordings of many shapes of a small graph with a recurrent node share what its passes work
+// in, also when they are used at once.
+func TestPlansAreSmall(t *testing.T) {
+	m := parsed(t, streamed())
+	heap := func() int {
+		runtime.GC()
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		return int(s.HeapAlloc)
+	}
+	use := func(T int) {
+		if _, err := m.Run(m.Random(1, 0, map[string]int{"time": T, "batch": 1})); err != nil {
+			t.Error(err)
+		}
+	}
+	use(maxIdle + 1)
+	before := heap()
+	for T := range maxIdle {
+		use(T + 1)
+	}
+	if each := (heap() - before) / maxIdle; each > 64<<10 || len(m.plans.idle) != maxIdle || len(m.plans.tapes) != 1 {
+		t.Errorf("each of %d recordings keeps %d bytes, and there are %d tapes", len(m.plans.idle), each, len(m.plans.tapes))
+	} else {
+		t.Logf("each recording keeps %d bytes", each)
+	}
+	var wg sync.WaitGroup
+	for range 4 * maxTapes {
+		wg.Go(func() {
+			for T := range 20 {
+				use(T + 1)
+			}
+		})
+	}
+	wg.Wait()
+	size := 0
+	for _, tape := range m.plans.tapes {
+		size += int(tape.Bytes())
+	}
+	if n := len(m.plans.tapes); n > maxTapes || m.plans.tapeBytes != size {
+		t.Errorf("%d tapes of %d bytes, counted as %d", n, size, m.plans.tapeBytes)
 	}
 }

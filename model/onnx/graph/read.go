@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
@@ -47,8 +46,8 @@ type Model struct {
 	running   []*node         // what runs in their place
 	params    []*tensor.Param // weights that the tape's operations take directly
 	plans     plans           // recorded runs
-	tapes     sync.Pool       // of dropped ones
 	budget    int             // elements one run may make
+	segment   segment
 	refused   refusals
 }
 
@@ -177,6 +176,8 @@ func (m *Model) guard(n *node, f func()) (err error) {
 // package tensor. Other panics continue.
 func (m *Model) caught(n *node, problem any) error {
 	switch p := problem.(type) {
+	case stopped:
+		return p.why
 	case opError:
 		return m.badf("%s: %s", n.title(), p.problem)
 	case *tensor.ShapeError, *tensor.UseError:
@@ -232,7 +233,7 @@ func bare(err error) error {
 
 // parse makes a Model from a file's bytes; path is for messages.
 func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
-	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, dev: cmp.Or(on...)}
+	m := &Model{path: path, file: func() ([]byte, error) { return os.ReadFile(path) }, budget: maxElements, segment: usualSegment, dev: cmp.Or(on...)}
 	p, err := decodeModel(b)
 	switch {
 	case err != nil:

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -37,7 +38,7 @@ func (m *Model) Run(inputs map[string]Value) (map[string]Value, error) {
 	if err := m.ordered(in, inputs); err != nil {
 		return nil, err
 	}
-	p, err := m.compute(in)
+	p, err := m.compute(context.Background(), in)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +142,7 @@ func fits(info ValueInfo, dims []int, sizes map[string]int) error {
 
 // step runs one node.
 func (r *run) step(n *node) {
+	r.plan.goOn()
 	in := make([]*value, n.def.maxInputs(len(n.in)))
 	at, varies, did, mark := r.at, r.varies, r.did, len(r.made)
 	r.at, r.varies, r.did = n, false, false
@@ -358,12 +360,13 @@ func runIf(r *run, n *node, in []*value) []*value {
 
 // Apply is Run for inputs in the order of Inputs: it passes the outputs, in the order of
 // Outputs, to a function, which must not keep or change them. A call with the shapes of an
-// earlier one allocates nothing in the usual case.
-func (m *Model) Apply(inputs []Value, use func(outputs []Value)) error {
+// earlier one allocates nothing in the usual case. When ctx ends, the run does, with the
+// error of ctx: before the next node, step of a loop or part of a long sequence.
+func (m *Model) Apply(ctx context.Context, inputs []Value, use func(outputs []Value)) error {
 	if len(inputs) != len(m.inputs) {
 		return fmt.Errorf("onnx: expected %d inputs, got %d", len(m.inputs), len(inputs))
 	}
-	p, err := m.compute(inputs)
+	p, err := m.compute(ctx, inputs)
 	if err != nil {
 		return err
 	}

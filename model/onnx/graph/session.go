@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"fmt"
 	"slices"
 )
@@ -56,6 +57,11 @@ func (s *Session) States() []StatePair { return slices.Clone(s.states) }
 // must not be changed. The errors are those of [Model.Run], and one for a state whose
 // shape is not known; after an error the states are as before.
 func (s *Session) Step(inputs map[string]Value) (map[string]Value, error) {
+	return s.StepContext(context.Background(), inputs)
+}
+
+// StepContext is Step that ends with ctx, as [Model.Apply].
+func (s *Session) StepContext(ctx context.Context, inputs map[string]Value) (map[string]Value, error) {
 	m, given := s.m, 0
 	for i := range m.inputs {
 		v, ok := inputs[m.inputs[i].Name]
@@ -81,7 +87,7 @@ func (s *Session) Step(inputs map[string]Value) (map[string]Value, error) {
 			}
 		}
 	}
-	p, err := m.compute(s.in)
+	p, err := m.compute(ctx, s.in)
 	if err != nil {
 		return nil, err
 	}

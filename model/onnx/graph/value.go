@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
@@ -270,16 +271,9 @@ func narrow(dtype, x int64) int64 {
 // that are subnormal in float32.
 func widen(dtype int64, bits uint16) float32 {
 	if dtype == typeBFloat16 {
-		return fromBits(uint32(bits) << 16)
+		return fromBits(math.Float32bits(half.FromBFloat16(bits)))
 	}
-	sign, exp, frac := uint32(bits>>15)<<31, uint32(bits>>10)&31, uint32(bits)&0x3ff
-	switch exp {
-	case 0:
-		return math.Float32frombits(sign | math.Float32bits(float32(frac)/(1<<24)))
-	case 31:
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
+	return half.FromFloat16(bits)
 }
 
 func truth(b bool) int64 {
