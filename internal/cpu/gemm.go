@@ -113,14 +113,15 @@ type worker struct {
 	packA []float32            // a block of A: tile after tile, each [k][M]
 	packB []float32            // a strip of B in panels, if the product has none
 	first int                  // the first panel of the strip
-	half  [2][]float32         // a block of A and strips of B, for kernels that take blocks
+	args  simd.BlockArgs
+	half  [2][]float32 // a block of A and strips of B, for kernels that take blocks
 }
 
 var workerPool par.Pool[worker]
 
 // put returns w to the pool without keeping the operands alive.
 func (w *worker) put() {
-	w.product, w.call, w.tiles = product{}, simd.Tiles{}, [callTiles]simd.Tile{}
+	w.product, w.call, w.tiles, w.args = product{}, simd.Tiles{}, [callTiles]simd.Tile{}, simd.BlockArgs{}
 	workerPool.Put(w)
 }
 
@@ -238,7 +239,7 @@ func (w *worker) packPanels(p0, p1, k0, kc int) {
 // rounds rounds a packed operand to the values of the kind.
 func (w *worker) rounds(x []float32) {
 	if w.kind.Narrow != nil {
-		simd.Round(x, x, w.kind.Narrow, w.kind.Widen)
+		w.kind.Round(x, x)
 	}
 }
 
@@ -267,7 +268,8 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 					n++
 				}
 				c, ld, left := w.target(panel)
-				a := simd.BlockArgs{A: asHalves(w.half[0]), C: c[i*ld:], LDC: ld, M: rows, N: min(n*nr, left), K: kc}
+				a := &w.args
+				*a = simd.BlockArgs{A: asHalves(w.half[0]), C: c[i*ld:], LDC: ld, M: rows, N: min(n*nr, left), K: kc}
 				if w.panels != nil {
 					a.B, a.Pitch = asHalves(w.panels.from(panel, k0)), 2*w.panels.pitch
 				} else {
@@ -279,7 +281,7 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 				case w.bias != nil:
 					a.From = w.bias[panel*nr:]
 				}
-				x.Run(&a)
+				x.Run(a)
 				p += n
 			}
 		}

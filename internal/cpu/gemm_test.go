@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/simd"
 )
@@ -17,6 +18,15 @@ func eachSet(t *testing.T, f func(t *testing.T, b *Backend)) {
 	for _, set := range simd.Sets() {
 		t.Run(set.Name, func(t *testing.T) { f(t, New(set)) })
 	}
+}
+
+// eachKind runs a test on every kernel set for every kind of operands.
+func eachKind(t *testing.T, f func(t *testing.T, b *Backend, kind device.Kind)) {
+	eachSet(t, func(t *testing.T, b *Backend) {
+		for kind, name := range device.Kinds {
+			t.Run(name, func(t *testing.T) { f(t, b, device.Kind(kind)) })
+		}
+	})
 }
 
 func randoms(r *rand.Rand, n int) []float32 {
@@ -42,6 +52,7 @@ type gemmCase struct {
 	TransA, TransB          bool
 	Acc, Bias               bool
 	Batch, GapA, GapB, GapC int
+	Kind                    device.Kind
 }
 
 // build makes a spec with random operands. C is between guard elements.
@@ -54,7 +65,7 @@ func (g gemmCase) build(r *rand.Rand) *device.GemmSpec {
 		rb, cb = cb, rb
 	}
 	s := &device.GemmSpec{
-		M: g.M, N: g.N, K: g.K, TransA: g.TransA, TransB: g.TransB, Acc: g.Acc, Batch: g.Batch,
+		M: g.M, N: g.N, K: g.K, TransA: g.TransA, TransB: g.TransB, Acc: g.Acc, Batch: g.Batch, Kind: g.Kind,
 		LDA: ca + g.PadA, LDB: cb + g.PadB, LDC: g.N + g.PadC,
 	}
 	spanA, spanB, spanC := matrixSpan(ra, ca, s.LDA), matrixSpan(rb, cb, s.LDB), matrixSpan(g.M, g.N, s.LDC)
@@ -119,7 +130,9 @@ func naiveGemm(s *device.GemmSpec, c []float32) (want, scale []float64) {
 func checkGemm(t *testing.T, b *Backend, g gemmCase, seed uint64) {
 	t.Helper()
 	s := g.build(rand.New(rand.NewPCG(seed, 1)))
-	want, scale := naiveGemm(s, s.C.Host)
+	round := *s
+	round.A, round.B = roundedTo(g.Kind, s.A), roundedTo(g.Kind, s.B)
+	want, scale := naiveGemm(&round, s.C.Host)
 	b.Gemm(s)
 	for i, got := range s.C.Host {
 		if d := math.Abs(float64(got) - want[i]); !(d <= 1e-6*scale[i]*math.Sqrt(float64(g.K+1))) {
@@ -128,8 +141,22 @@ func checkGemm(t *testing.T, b *Backend, g gemmCase, seed uint64) {
 	}
 }
 
+// roundedTo is a buffer's numbers as a kind has them.
+func roundedTo(kind device.Kind, x device.Buffer) device.Buffer {
+	out := slices.Clone(x.Host)
+	for i, v := range out {
+		switch kind {
+		case device.BF16:
+			out[i] = half.FromBFloat16(half.ToBFloat16(v))
+		case device.FP16:
+			out[i] = half.FromFloat16(half.ToFloat16(v))
+		}
+	}
+	return device.HostBuffer(out)
+}
+
 func TestGemm(t *testing.T) {
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		mr, nr, depth := b.set.MR, b.set.NR, panelPart/b.set.NR
 		var cases []gemmCase
 		for m := range mr + 2 {
@@ -158,6 +185,9 @@ func TestGemm(t *testing.T) {
 			}
 		}
 		for i, g := range cases {
+			if g.Kind = kind; kind != device.F32 && i%4 != 0 {
+				continue
+			}
 			checkGemm(t, b, g, uint64(i))
 		}
 	})
@@ -183,13 +213,13 @@ func TestGemmDefaultStrides(t *testing.T) {
 // A row's bits may depend neither on the other rows nor on how the work was split.
 func TestGemmSameBits(t *testing.T) {
 	defer par.SetWorkers(0)
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		for bits := range 16 {
 			n := 140
 			if bits&8 == 8 {
 				n = 5 // computed transposed where there are many rows
 			}
-			g := gemmCase{M: 150, N: n, K: panelPart/b.set.NR + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4}
+			g := gemmCase{M: 150, N: n, K: panelPart/b.set.NR + 17, TransA: bits&1 == 1, TransB: bits&2 == 2, Bias: bits&4 == 4, Kind: kind}
 			s := g.build(rand.New(rand.NewPCG(5, 6)))
 			par.SetWorkers(1)
 			b.Gemm(s)
@@ -242,15 +272,15 @@ func TestGemmPropagatesNaN(t *testing.T) {
 
 // A product on packed panels, as the scan engine makes it, gives the very bits of Gemm.
 func TestProductOnPanels(t *testing.T) {
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		r := rand.New(rand.NewPCG(9, 10))
 		var p panels
 		for _, trans := range []bool{false, true} {
 			for _, size := range [][3]int{{1, 4, 3}, {5, 100, 30}, {20, 67, 257}, {64, 256, 64}, {3, 5, 0}, {0, 5, 3}} {
 				m, n, k := size[0], size[1], size[2]
-				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true}.build(r)
+				s := gemmCase{M: m, N: n, K: k, PadA: 1, PadC: 2, TransB: trans, Acc: true, Kind: kind}.build(r)
 				got := slices.Clone(s.C.Host)
-				p.Weights = b.weights(nil)
+				p.Weights = b.weights(&device.Cache{Kind: kind})
 				b.pack(&p, s.B.Host, k, n, s.LDB, trans)
 				onPanels(b, m, s, &p, got)
 				b.Gemm(s)
@@ -278,7 +308,7 @@ func onPanels(b *Backend, m int, s *device.GemmSpec, p *panels, c []float32) {
 // A product with an addend has the bits of one product after the other, for any
 // number of rows; and runs of panels leave the other columns alone.
 func TestProductWithAddend(t *testing.T) {
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		r := rand.New(rand.NewPCG(19, 20))
 		nr := b.set.NR
 		for m := 1; m <= 3*b.set.MR; m++ {
@@ -288,7 +318,8 @@ func TestProductWithAddend(t *testing.T) {
 			}
 			x, h, bias := randoms(r, m*k), randoms(r, m*(k2+1)), randoms(r, n)
 			var w1, w2 panels
-			w1.Weights, w2.Weights = b.weights(nil), b.weights(nil)
+			w1.Weights = b.weights(&device.Cache{Kind: kind})
+			w2.Weights = w1.Weights
 			b.pack(&w1, randoms(r, n*k), k, n, k, true)
 			b.pack(&w2, randoms(r, n*k2), k2, n, k2, true)
 			first := product{set: b.set, m: m, n: n, k: k, a: x, rs: k, cs: 1, panels: &w1, c: randoms(r, m*n), ldc: n, bias: bias}
@@ -326,13 +357,13 @@ func TestProductWithAddend(t *testing.T) {
 // number of threads and over several strips of B.
 func TestProductsBeside(t *testing.T) {
 	defer par.SetWorkers(0)
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		r := rand.New(rand.NewPCG(21, 22))
 		for _, size := range [][4]int{{300, 40, 33, 50}, {20, 40, 33, 50}, {2, 70, 9, 5}, {64, 32, 100, 7}, {40, 97, 64, 300}, {50, 900, 1400, 260}, {33, 1, 1, 1}} {
 			m, n1, n2, k := size[0], size[1], size[2], size[3]
 			a, b1, b2 := randoms(r, k*m), randoms(r, k*n1), randoms(r, k*(n2+3))
-			first := product{set: b.set, m: m, n: n1, k: k, a: a, rs: 1, cs: m, b: b1, ldb: n1, c: randoms(r, m*(n1+1)), ldc: n1 + 1, acc: true}
-			second := product{set: b.set, m: m, n: n2, k: k, a: a, rs: 1, cs: m, b: b2, ldb: n2 + 3, c: randoms(r, m*n2), ldc: n2, acc: true}
+			first := product{set: b.set, round: kind, m: m, n: n1, k: k, a: a, rs: 1, cs: m, b: b1, ldb: n1, c: randoms(r, m*(n1+1)), ldc: n1 + 1, acc: true}
+			second := product{set: b.set, round: kind, m: m, n: n2, k: k, a: a, rs: 1, cs: m, b: b2, ldb: n2 + 3, c: randoms(r, m*n2), ldc: n2, acc: true}
 			start1, start2 := slices.Clone(first.c), slices.Clone(second.c)
 			par.SetWorkers(1)
 			first.compute()
@@ -384,7 +415,7 @@ func TestSumRows(t *testing.T) {
 }
 
 func TestGemmAllocatesNothing(t *testing.T) {
-	eachSet(t, func(t *testing.T, b *Backend) {
+	eachKind(t, func(t *testing.T, b *Backend, kind device.Kind) {
 		r := rand.New(rand.NewPCG(13, 14))
 		specs := []*device.GemmSpec{
 			gemmCase{M: 64, N: 200, K: 200, TransB: true, Bias: true}.build(r),
@@ -392,6 +423,9 @@ func TestGemmAllocatesNothing(t *testing.T) {
 			gemmCase{M: 4, N: 100, K: 50}.build(r),
 			gemmCase{M: 200, N: 6, K: 64, TransA: true, Acc: true}.build(r),
 			gemmCase{M: 40, N: 40, K: 40, Batch: 8, TransB: true}.build(r),
+		}
+		for _, s := range specs {
+			s.Kind = kind
 		}
 		sum := device.HostBuffer(make([]float32, 64))
 		if n := testing.AllocsPerRun(20, func() {
@@ -411,7 +445,7 @@ func FuzzGemm(f *testing.F) {
 	f.Fuzz(func(t *testing.T, m, n uint8, k, bits uint16, seed uint64) {
 		on := func(i int) bool { return bits>>i&1 == 1 }
 		g := gemmCase{M: int(m), N: int(n), K: int(k % 512), TransA: on(0), TransB: on(1), Acc: on(2), Bias: on(3),
-			PadA: int(bits >> 4 & 3), PadB: int(bits >> 6 & 3), PadC: int(bits >> 8 & 3)}
+			PadA: int(bits >> 4 & 3), PadB: int(bits >> 6 & 3), PadC: int(bits >> 8 & 3), Kind: device.Kind(seed % uint64(device.NumKinds))}
 		if on(10) {
 			g.Batch, g.GapA, g.GapB, g.GapC = 1+int(bits>>11&3), int(bits>>13&1), int(bits>>14&1), int(bits>>15)
 		}

@@ -16,13 +16,9 @@ var generic = Set{
 	Weights: []Weights{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric},
 		{Name: "bfloat16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowBF16Generic, Widen: widenBF16Generic,
-			Encode: func(dst []byte, _, panel []float32) {
-				encodeRounded(dst, panel, narrowBF16Generic, widenBF16Generic)
-			}},
+			Round: roundBF16Generic, Encode: func(dst []byte, _, panel []float32) { roundBF16Generic(panelFloats(dst), panel) }},
 		{Name: "float16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowFP16Generic, Widen: widenFP16Generic,
-			Encode: func(dst []byte, _, panel []float32) {
-				encodeRounded(dst, panel, narrowFP16Generic, widenFP16Generic)
-			}},
+			Round: roundFP16Generic, Encode: func(dst []byte, _, panel []float32) { roundFP16Generic(panelFloats(dst), panel) }},
 	},
 	Pack: packGeneric, PackT: packTGeneric,
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),

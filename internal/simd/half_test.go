@@ -207,8 +207,8 @@ func TestBlocks(t *testing.T) {
 					}
 				}
 				x.Run(p)
-				Round(a, a, kind.Narrow, kind.Widen)
-				Round(b, b, kind.Narrow, kind.Widen)
+				kind.Round(a, a)
+				kind.Round(b, b)
 				for i := range m {
 					for j := range ldc {
 						want := float32(99)

@@ -87,7 +87,9 @@ type Weights struct {
 	Tiles func(t *Tiles)
 
 	// Narrow and Widen convert to and from the 16 bits of a value, for a kind that has such:
-	// it rounds both operands of a product. Tiles are then given an A of rounded values.
+	// it rounds both operands of a product. Round does both, dst may be src. Tiles are then
+	// given an A of rounded values.
+	Round  func(dst, src []float32)
 	Narrow func(dst []uint16, src []float32)
 	Widen  func(dst []float32, src []uint16)
 	Blocks *Blocks // the products, in place of Tiles, if they take both operands in 16 bits

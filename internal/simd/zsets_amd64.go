@@ -8,8 +8,8 @@ var setAVX512 = Set{
 	Name: "avx512", MR: 12, NR: 32, Flushes: true,
 	Weights: []Weights{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX512},
-		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16AVX512, Tiles: gemmTilesAVX512, Narrow: narrowBF16AVX512, Widen: widenBF16AVX512},
-		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16AVX512, Tiles: gemmTilesAVX512, Narrow: narrowFP16AVX512, Widen: widenFP16AVX512},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16AVX512, Tiles: gemmTilesAVX512, Round: roundBF16AVX512, Narrow: narrowBF16AVX512, Widen: widenBF16AVX512},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16AVX512, Tiles: gemmTilesAVX512, Round: roundFP16AVX512, Narrow: narrowFP16AVX512, Widen: widenFP16AVX512},
 	},
 	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX512,
@@ -202,9 +202,17 @@ func widenBF16AVX512(dst []float32, src []uint16) {
 	}
 }
 
-func roundBF16AVX512(dst []byte, _, panel []float32) {
-	encodeRounded(dst, panel, narrowBF16AVX512, widenBF16AVX512)
+func roundBF16AVX512(dst, src []float32) {
+	var half [1024]uint16
+	for len(src) > 0 {
+		n := min(len(src), len(half))
+		narrowBF16AVX512(half[:n], src[:n])
+		widenBF16AVX512(dst[:n], half[:n])
+		dst, src = dst[n:], src[n:]
+	}
 }
+
+func encodeBF16AVX512(dst []byte, _, panel []float32) { roundBF16AVX512(panelFloats(dst), panel) }
 
 func narrowFP16AVX512(dst []uint16, src []float32) {
 	dst = dst[:len(src)]
@@ -232,9 +240,17 @@ func widenFP16AVX512(dst []float32, src []uint16) {
 	}
 }
 
-func roundFP16AVX512(dst []byte, _, panel []float32) {
-	encodeRounded(dst, panel, narrowFP16AVX512, widenFP16AVX512)
+func roundFP16AVX512(dst, src []float32) {
+	var half [1024]uint16
+	for len(src) > 0 {
+		n := min(len(src), len(half))
+		narrowFP16AVX512(half[:n], src[:n])
+		widenFP16AVX512(dst[:n], half[:n])
+		dst, src = dst[n:], src[n:]
+	}
 }
+
+func encodeFP16AVX512(dst []byte, _, panel []float32) { roundFP16AVX512(panelFloats(dst), panel) }
 
 func dotChunksAVX512(x, y []float32) (sum float32) {
 	y = y[:len(x)]
@@ -251,8 +267,8 @@ var setAVX2 = Set{
 	Name: "avx2", MR: 6, NR: 16, Flushes: true,
 	Weights: []Weights{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesAVX2},
-		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16AVX2, Tiles: gemmTilesAVX2, Narrow: narrowBF16AVX2, Widen: widenBF16AVX2},
-		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16AVX2, Tiles: gemmTilesAVX2, Narrow: narrowFP16AVX2, Widen: widenFP16AVX2},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16AVX2, Tiles: gemmTilesAVX2, Round: roundBF16AVX2, Narrow: narrowBF16AVX2, Widen: widenBF16AVX2},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16AVX2, Tiles: gemmTilesAVX2, Round: roundFP16AVX2, Narrow: narrowFP16AVX2, Widen: widenFP16AVX2},
 	},
 	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX2,
@@ -445,9 +461,17 @@ func widenBF16AVX2(dst []float32, src []uint16) {
 	}
 }
 
-func roundBF16AVX2(dst []byte, _, panel []float32) {
-	encodeRounded(dst, panel, narrowBF16AVX2, widenBF16AVX2)
+func roundBF16AVX2(dst, src []float32) {
+	var half [1024]uint16
+	for len(src) > 0 {
+		n := min(len(src), len(half))
+		narrowBF16AVX2(half[:n], src[:n])
+		widenBF16AVX2(dst[:n], half[:n])
+		dst, src = dst[n:], src[n:]
+	}
 }
+
+func encodeBF16AVX2(dst []byte, _, panel []float32) { roundBF16AVX2(panelFloats(dst), panel) }
 
 func narrowFP16AVX2(dst []uint16, src []float32) {
 	dst = dst[:len(src)]
@@ -475,9 +499,17 @@ func widenFP16AVX2(dst []float32, src []uint16) {
 	}
 }
 
-func roundFP16AVX2(dst []byte, _, panel []float32) {
-	encodeRounded(dst, panel, narrowFP16AVX2, widenFP16AVX2)
+func roundFP16AVX2(dst, src []float32) {
+	var half [1024]uint16
+	for len(src) > 0 {
+		n := min(len(src), len(half))
+		narrowFP16AVX2(half[:n], src[:n])
+		widenFP16AVX2(dst[:n], half[:n])
+		dst, src = dst[n:], src[n:]
+	}
 }
+
+func encodeFP16AVX2(dst []byte, _, panel []float32) { roundFP16AVX2(panelFloats(dst), panel) }
 
 func dotChunksAVX2(x, y []float32) (sum float32) {
 	y = y[:len(x)]

@@ -47,8 +47,8 @@ var set{{$isa}} = Set{
 	Name: "{{.Name}}", MR: {{.MR}}, NR: {{.NR}}, Flushes: true,
 	Weights: []Weights{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTiles{{$isa}}},
-		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: roundBF16{{$isa}}, Tiles: gemmTiles{{$isa}}, Narrow: narrowBF16{{$isa}}, Widen: widenBF16{{$isa}}},
-		{Name: "float16", Group: 1, Bytes: 4, Encode: roundFP16{{$isa}}, Tiles: gemmTiles{{$isa}}, Narrow: narrowFP16{{$isa}}, Widen: widenFP16{{$isa}}},
+		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundBF16{{$isa}}, Narrow: narrowBF16{{$isa}}, Widen: widenBF16{{$isa}}},
+		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundFP16{{$isa}}, Narrow: narrowFP16{{$isa}}, Widen: widenFP16{{$isa}}},
 	},
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
@@ -184,9 +184,17 @@ func widen{{.}}{{$isa}}(dst []float32, src []uint16) {
 	}
 }
 
-func round{{.}}{{$isa}}(dst []byte, _, panel []float32) {
-	encodeRounded(dst, panel, narrow{{.}}{{$isa}}, widen{{.}}{{$isa}})
+func round{{.}}{{$isa}}(dst, src []float32) {
+	var half [1024]uint16
+	for len(src) > 0 {
+		n := min(len(src), len(half))
+		narrow{{.}}{{$isa}}(half[:n], src[:n])
+		widen{{.}}{{$isa}}(dst[:n], half[:n])
+		dst, src = dst[n:], src[n:]
+	}
 }
+
+func encode{{.}}{{$isa}}(dst []byte, _, panel []float32) { round{{.}}{{$isa}}(panelFloats(dst), panel) }
 {{end}}
 func dotChunks{{$isa}}(x, y []float32) (sum float32) {
 	y = y[:len(x)]
