@@ -310,7 +310,7 @@ func (w *worker) packHalves(p0, p1, k0, kc, pitch int) {
 		w.kind.Blocks.PackB(to, b[at:], kc, min(last*nr, n)-first*nr, ldb, trans)
 	}
 	pack(p0, min(p1, own), w.b, w.n, w.ldb, w.trans, strip)
-	if s := w.beside; s != nil {
+	if s := w.beside; s != nil && p1 > own {
 		first := max(p0, own)
 		pack(first-own, p1-own, s.b, s.n, s.ldb, false, strip[(first-p0)*pitch:])
 	}
