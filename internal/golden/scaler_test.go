@@ -55,7 +55,7 @@ func TestGradScaler(t *testing.T) {
 			tape.Reset()
 			var parts [2]*tensor.Tensor
 			for i, p := range params {
-				g := append([]float32(nil), c.Tensor("g."+p.Name).Data[step*p.Len():][:p.Len()]...)
+				g := append([]float32(nil), c.Tensor("g." + p.Name).Data[step*p.Len():][:p.Len()]...)
 				for _, bad := range s.Bad {
 					if bad.Step == step && bad.Param == p.Name {
 						v, err := strconv.ParseFloat(bad.Value, 32)
