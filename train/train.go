@@ -7,6 +7,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"encoding"
 	"errors"
@@ -291,12 +292,12 @@ const MostSkipped = 50
 type OverflowError struct {
 	Step     int     // counted from 1
 	Scale    float32 // of the loss in that step
-	Gradient string  // the first parameter whose gradient was not finite
+	Gradient string  // the first parameter whose gradient was not finite; "" if only the norm of all was
 }
 
 func (e *OverflowError) Error() string {
-	return fmt.Sprintf("training stopped at step %d: the gradient of %s was not finite, the last of %d steps in a row, although the scale of the loss fell to %g; the weights before them are in the checkpoint; train in bf16, keep layers in float32 (precision_keep), lower the learning rate or look for extreme values in the data",
-		e.Step, e.Gradient, MostSkipped, e.Scale)
+	return fmt.Sprintf("training stopped at step %d: the gradient of %s was not finite, the last of %d steps in a row, although the scale of the loss fell to %g; the weights of before are kept; train in bf16, keep layers in float32 (precision_keep), lower the learning rate or look for extreme values in the data",
+		e.Step, cmp.Or(e.Gradient, "all parameters"), MostSkipped, e.Scale)
 }
 
 // UnknownParameterError is returned for a name of Options.Keep32 with which no
