@@ -57,18 +57,21 @@ type RMSpropOptions struct {
 // Optimizer applies one update rule to the parameters of a slab. It is used by
 // one goroutine at a time.
 type Optimizer struct {
-	slab    *tensor.Slab
-	backend device.Backend
-	rule    string
-	text    string
-	runs    []run
-	m, v    moment
-	norm    device.Buffer // shape [1]: Σg² of the last ClipNorm
-	factor  device.Buffer // shape [1]: the factor that the next Step applies to the gradient
-	pending bool          // factor has not been applied yet
-	steps   int
-	spec    device.StepSpec
-	scratch [1]float32
+	slab       *tensor.Slab
+	backend    device.Backend
+	rule       string
+	text       string
+	runs       []run
+	m, v       moment
+	norm       device.Buffer // shape [1]: Σg² of the last ClipNorm
+	factor     device.Buffer // shape [1]: the factor that the next Step applies to the gradient
+	pending    bool          // factor has not been applied yet
+	inverse    device.Buffer // shape [1]: 1/scale of a GradScaler
+	scaled     bool          // the gradient, and so factor, must be multiplied by inverse
+	overflowed bool          // a gradient was not finite when it was unscaled
+	steps      int
+	spec       device.StepSpec
+	scratch    [1]float32
 }
 
 // moment is a vector that a rule keeps, with the layout of the slab; absent if the
@@ -149,7 +152,7 @@ func newOptimizer(rule string, slab *tensor.Slab, spec device.StepSpec, decay fl
 	return &Optimizer{
 		slab: slab, backend: b, rule: rule, spec: spec, text: describe(rule, spec, decay, decayAll, groups),
 		runs: layOut(slab, decay, decayAll, groups),
-		norm: b.Alloc(1), factor: b.Alloc(1),
+		norm: b.Alloc(1), factor: b.Alloc(1), inverse: b.Alloc(1),
 	}
 }
 
@@ -266,8 +269,14 @@ func (o *Optimizer) ClipNorm(max float32) {
 		}
 	}
 	o.backend.SumSquares(o.norm, o.slab.Grads())
+	if o.scaled {
+		o.unscaleNorm()
+	}
 	// The largest float32 clips nothing either, and gives no Inf/Inf.
 	o.backend.ClipFactor(o.factor, o.norm, min(max, math.MaxFloat32))
+	if o.scaled {
+		o.backend.ScaleBy(o.factor, o.inverse)
+	}
 	o.pending = true
 }
 
@@ -278,7 +287,7 @@ func (o *Optimizer) ClipValue(max float32) {
 	if !(max > 0) {
 		tensor.Check(false, "optim", "ClipValue needs a positive bound, got %v", max)
 	}
-	o.settle()
+	o.Settle()
 	o.backend.Clamp(o.slab.Grads(), -max, max)
 }
 
@@ -286,7 +295,7 @@ func (o *Optimizer) ClipValue(max float32) {
 func (o *Optimizer) settle() {
 	if o.pending {
 		o.backend.ScaleBy(o.slab.Grads(), o.factor)
-		o.pending = false
+		o.pending, o.scaled = false, false
 	}
 }
 
@@ -300,6 +309,7 @@ func (o *Optimizer) GradNorm() float32 {
 // Step applies the rule with learning rate lr to every parameter, then clears
 // the gradients.
 func (o *Optimizer) Step(lr float32) {
+	o.measure()
 	o.steps++
 	s := &o.spec
 	s.T = o.steps
@@ -318,7 +328,7 @@ func (o *Optimizer) Step(lr float32) {
 		s.LR, s.Decay = lr*r.scale, r.decay
 		o.backend.Step(s)
 	}
-	o.pending = false
+	o.pending, o.scaled = false, false
 }
 
 func below1(name string, v float32) {

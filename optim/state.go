@@ -53,7 +53,7 @@ func (o *Optimizer) LoadState(s *State) error {
 	for _, m := range moments {
 		write(s.Vectors, o.slab, m.name, m.Buffer)
 	}
-	o.steps, o.pending = s.Steps, false
+	o.steps, o.pending, o.scaled = s.Steps, false, false
 	return nil
 }
 

@@ -43,9 +43,12 @@ type state struct {
 	Best        *Record
 	Bad         int // validations since the best
 	Plateau     *optim.PlateauState
-	Updates     int    // of the optimizer
-	Averaged    int    // updates of the EMA
-	Carry       []byte `json:",omitempty"` // Job.Carry
+	Updates     int                // of the optimizer
+	Averaged    int                // updates of the EMA
+	Scaler      *optim.ScalerState `json:",omitempty"`
+	Skipped     int                // steps left out by the scaler
+	Overflows   int                // of these, the last ones in a row
+	Carry       []byte             `json:",omitempty"` // Job.Carry
 	History     []Record
 	Seconds     float64
 }
@@ -59,6 +62,9 @@ type settings struct {
 	EMA                                 float64
 	Optimizer, Metric                   string
 	Plateau                             bool
+	Precision                           tensor.Precision
+	Keep                                string // Keep32
+	Scaler                              optim.GradScalerOptions
 }
 
 const (
@@ -179,7 +185,7 @@ func readCheckpoint(path string, want *state) (*model.File, *state, error) {
 			Fix: "resume with the settings and data it began with, or start the run afresh"}
 	}
 	const most = 1 << 53 // counts and sums stay far from where they would overflow
-	if s.Step < 0 || s.Step > most || s.Epoch < 0 || s.Epoch > most || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 {
+	if s.Step < 0 || s.Step > most || s.Epoch < 0 || s.Epoch > most || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 || s.Skipped < 0 || s.Skipped > s.Step || s.Overflows < 0 || s.Overflows > s.Skipped {
 		return nil, nil, bad("its position (step %d, epoch %d, batch %d) is not one of this run", s.Step, s.Epoch, s.Batch)
 	}
 	for _, sum := range []float64{s.Loss, s.Weight, s.Norm} {

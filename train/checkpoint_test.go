@@ -47,6 +47,17 @@ func setups() map[string]setup {
 			o.EMA, job.Metric = 0.8, "-mse"
 			return job, o
 		},
+		"fp16, an overflow in each epoch": func() (*Job[testBatch], *Options) {
+			job, o := base()
+			half(job, o)
+			return job, o
+		},
+		"fp16, accumulate, clip by value": func() (*Job[testBatch], *Options) {
+			job, o := base()
+			half(job, o)
+			o.Accumulate, o.ClipValue = 3, 0.5
+			return job, o
+		},
 		"momentum, no validation": func() (*Job[testBatch], *Options) {
 			job, o := base()
 			job.Validate, job.Metric = nil, ""

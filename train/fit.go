@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ import (
 //
 // Errors: options or a job that contradict each other (before anything is
 // written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
-// finite; a [*model.FileError] when a checkpoint or history cannot be read or
+// finite, and an [*OverflowError] when too many steps were skipped; an
+// [*UnknownParameterError]; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
 // gets wrong shapes; and whatever writing files, a hook, Validate or the World
 // returns. Once training has begun, the result is returned with the error,
@@ -59,6 +61,7 @@ type trainer[B any] struct {
 	job      *Job[B]
 	o        Options
 	opt      *optim.Optimizer
+	scaler   *optim.GradScaler // nil unless the precision is Float16
 	slab     *tensor.Slab
 	metric   string
 	maximize bool
@@ -132,6 +135,10 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
+	t.tape.SetPrecision(o.Precision)
+	if err := keep32(t.slab, o.Keep32); err != nil {
+		return nil, err
+	}
 	t.infer = tensor.NewTape(t.slab.Device(), tensor.Infer)
 	if o.EMA > 0 {
 		t.ema = optim.NewEMA(t.slab, o.EMA)
@@ -142,9 +149,39 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.Settings = settings{
 		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: t.perStep, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
 		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil,
+		Precision: o.Precision, Keep: strings.Join(o.Keep32, " "),
 	}
 	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
+	if o.Precision != tensor.Float32 {
+		t.device += " " + o.Precision.String()
+	}
+	if o.Precision == tensor.Float16 {
+		if err := tensor.Catch(func() { t.scaler = optim.NewGradScaler(o.Scaler) }); err != nil {
+			return nil, err
+		}
+		t.Settings.Scaler = cmp.Or(o.Scaler, &optim.GradScalerOptions{}).Filled()
+	}
 	return t, nil
+}
+
+// keep32 marks the parameters whose names begin with one of the given ones.
+func keep32(slab *tensor.Slab, names []string) error {
+	for _, name := range names {
+		found := false
+		for _, p := range slab.Params {
+			if strings.HasPrefix(p.Name, name) {
+				p.Keep32, found = true, true
+			}
+		}
+		if !found || name == "" {
+			e := &UnknownParameterError{Name: name}
+			for _, p := range slab.Params {
+				e.Params = append(e.Params, p.Name)
+			}
+			return e
+		}
+	}
+	return nil
 }
 
 // run is the whole session: files, loop, final weights.
@@ -180,6 +217,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	perStep := float64(t.job.Samples) / float64(t.perEpoch)
 	p.about(t.o.About, t.slab.NumElements())
 	p.start(plan{t.o.Epochs, t.total, perStep, t.metric, left}, t.Step)
+	t.showScale()
 
 	stopped, err := t.loop(ctx)
 	if err == nil {
@@ -198,7 +236,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
-		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, ResumedAt: t.resumedAt, Devices: t.Devices,
+		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, Skipped: t.Skipped, ResumedAt: t.resumedAt, Devices: t.Devices,
 		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(),
 	}
 }
@@ -293,6 +331,16 @@ func (t *trainer[B]) load() error {
 			return &model.FileError{File: lastPath(t.o.Dir), Problem: "the state carried between steps cannot be restored: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
 		}
 	}
+	if t.scaler != nil {
+		if s.Scaler == nil {
+			err = errors.New("it has no scale of the loss")
+		} else {
+			err = t.scaler.LoadState(*s.Scaler)
+		}
+		if err != nil {
+			return &model.FileError{File: lastPath(t.o.Dir), Problem: "the scale of the loss cannot be restored: " + err.Error(), Fix: "start the run afresh"}
+		}
+	}
 	t.state = *s
 	if t.o.Plateau != nil && s.Plateau != nil {
 		t.o.Plateau.SetState(*s.Plateau)
@@ -311,6 +359,10 @@ func (t *trainer[B]) save() error {
 	if t.o.Plateau != nil {
 		s := t.o.Plateau.State()
 		t.Plateau = &s
+	}
+	if t.scaler != nil {
+		s := t.scaler.State()
+		t.Scaler = &s
 	}
 	if t.job.Carry != nil {
 		var err error
@@ -439,6 +491,7 @@ func (t *trainer[B]) step() error {
 		if n > 1 {
 			l = tensor.MulScalar(l, float32(share(t.weights[first+i], total)))
 		}
+		l = t.scaler.Scale(l)
 		if i < t.last {
 			l.Backward()
 			t.sum.put(i)
@@ -470,20 +523,40 @@ func (t *trainer[B]) step() error {
 	if err := t.sumRanks(); err != nil {
 		return err
 	}
+	t.scaler.Unscale(t.opt)
 	if t.o.OnGradients != nil {
+		t.opt.Settle()
 		t.o.OnGradients(t.slab)
 	}
 	norm, err := t.clip(read, lr, loss)
 	if err != nil {
 		return err
 	}
-	t.opt.Step(lr)
+	gradient := ""
+	if t.scaler != nil && t.Overflows >= MostSkipped-1 {
+		_, gradient = t.notFinite()
+	}
+	scale := t.scaler.Factor()
+	taken := t.scaler.Step(t.opt, lr)
+	t.scaler.Update()
+	t.Step++
+	t.Batch += n
+	if !taken {
+		t.Skipped++
+		t.Overflows++
+		t.showScale()
+		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())
+		if t.Overflows < MostSkipped {
+			return nil
+		}
+		return errors.Join(&OverflowError{t.Step, scale, gradient}, t.save())
+	}
+	t.Overflows = 0
 	if t.ema != nil {
 		t.ema.Update()
 	}
-	t.Step++
-	t.Batch += n
 	t.LR = lr
+	t.showScale()
 	if !read {
 		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())
 		return nil
@@ -550,19 +623,36 @@ func (t *trainer[B]) clip(read bool, lr float32, loss float64) (norm float32, er
 		return 0, nil
 	}
 	norm = t.opt.GradNorm()
-	if finite(loss) && finite(float64(norm)) {
+	switch {
+	case finite(float64(norm)) && finite(loss):
 		return norm, nil
+	case !finite(float64(norm)) && t.scaler != nil:
+		return norm, nil // the step will be skipped
 	}
 	e := &DivergedError{Step: t.Step + 1, LR: lr, Loss: loss, GradNorm: norm}
+	e.Param, e.Gradient = t.notFinite()
+	return norm, e
+}
+
+// notFinite returns the names of the first parameter that is not finite, and of the
+// first whose gradient is not; "" if all are.
+func (t *trainer[B]) notFinite() (param, gradient string) {
 	for _, p := range t.slab.Params {
-		if e.Param == "" && !allFinite(p.Read()) {
-			e.Param = p.Name
+		if param == "" && !allFinite(p.Read()) {
+			param = p.Name
 		}
-		if e.Gradient == "" && !allFinite(p.Grad()) {
-			e.Gradient = p.Name
+		if gradient == "" && !allFinite(p.Grad()) {
+			gradient = p.Name
 		}
 	}
-	return norm, e
+	return param, gradient
+}
+
+// showScale tells the progress line the scale of the loss.
+func (t *trainer[B]) showScale() {
+	if t.scaler != nil {
+		t.o.Progress.scaling(t.scaler.Factor(), t.Skipped)
+	}
 }
 
 func finite(v float64) bool { return v-v == 0 }
@@ -579,7 +669,7 @@ func (t *trainer[B]) rate() float32 {
 	if n := t.o.TimedSchedule; n > 0 {
 		return t.o.Schedule(int(float64(n) * float64(t.clock()) / float64(t.o.MaxTime)))
 	}
-	return t.o.Schedule(t.Step)
+	return t.o.Schedule(t.Step - t.Skipped)
 }
 
 // logStep writes about a hundred points per epoch to the event file.
@@ -591,6 +681,9 @@ func (t *trainer[B]) logStep(loss float64, norm float32) {
 	t.events.scalar("train/loss", t.Step, loss)
 	t.events.scalar("train/grad_norm", t.Step, float64(norm))
 	t.events.scalar("train/lr", t.Step, float64(t.LR))
+	if t.scaler != nil {
+		t.events.scalar("train/scale", t.Step, float64(t.scaler.Factor()))
+	}
 }
 
 var errInterrupted = errors.New("train: interrupted")
@@ -601,6 +694,9 @@ var errInterrupted = errors.New("train: interrupted")
 func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	r := Record{Epoch: t.Epoch + 1, Step: t.Step, LR: t.LR}
 	r.TrainLoss, r.GradNorm, r.Clipped = t.Loss/t.Weight, t.Norm/float64(t.Reads), float64(t.Clips)/float64(t.Reads)
+	if t.scaler != nil {
+		r.Scale, r.Skipped = t.scaler.Factor(), t.Skipped
+	}
 	better, asked := false, false
 	// ask calls a hook, and notes whether it wants the run to stop.
 	ask := func(hook func(Record) error) error {
@@ -708,7 +804,7 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 		t.o.Plateau.Observe(v)
 	}
 	if !t.better(v, r.Val) {
-		if t.Step > t.o.Warmup && (t.Best == nil || v != t.Best.Val[t.metric]) {
+		if t.Step-t.Skipped > t.o.Warmup && (t.Best == nil || v != t.Best.Val[t.metric]) {
 			t.Bad++
 		}
 		return false, nil

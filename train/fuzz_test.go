@@ -20,6 +20,7 @@ func FuzzCheckpoint(f *testing.F) {
 		o.Dir, o.Batch, o.Epochs, o.CheckpointEvery, o.EMA = dir, 4, 2, 1, 0.5
 		o.Schedule, o.Plateau, o.Patience = nil, optim.NewPlateau(1e-2, &optim.PlateauOptions{}), 2
 		job.Carry = new(tally)
+		o.Precision, o.Scaler = tensor.Float16, &optim.GradScalerOptions{Init: 1024}
 		return job, o
 	}
 	dir := f.TempDir()
@@ -41,7 +42,7 @@ func FuzzCheckpoint(f *testing.F) {
 	}
 	text := whole.Meta["state"]
 	f.Add(text, uint8(len(whole.Tensors)))
-	number := regexp.MustCompile(`"(Step|Epoch|Batch|Loss|Weight|Norm|Reads|Bad|LR|Best|Updates|Averaged|Seconds)":[-+.e0-9]+`)
+	number := regexp.MustCompile(`"(Step|Epoch|Batch|Loss|Weight|Norm|Reads|Bad|LR|Best|Updates|Averaged|Scale|Tracker|Skipped|Overflows|Seconds)":[-+.e0-9]+`)
 	for _, at := range number.FindAllStringIndex(text, -1) {
 		key, _, _ := strings.Cut(text[at[0]:at[1]], ":")
 		for _, v := range []string{"-1", "9223372036854775807", "1.7e308"} {

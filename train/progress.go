@@ -18,15 +18,17 @@ type Progress struct {
 	Width func() int    // returns the columns of the terminal; nil: plain lines
 	Every time.Duration // minimum time between plain lines; 0 means 5 seconds
 
-	now    func() time.Time
-	plan   plan
-	begun  time.Time // of this session
-	from   int       // the step at which it began
-	shown  time.Time
-	loss   float64
-	val    float64
-	hasVal bool
-	drawn  bool // the bar is on the current line
+	now     func() time.Time
+	plan    plan
+	begun   time.Time // of this session
+	from    int       // the step at which it began
+	shown   time.Time
+	loss    float64
+	val     float64
+	hasVal  bool
+	scale   float32 // of the loss; 0: none
+	skipped int     // steps
+	drawn   bool    // the bar is on the current line
 }
 
 // plan is what is known about a run in advance.
@@ -70,6 +72,15 @@ func (p *Progress) start(pl plan, step int) {
 	}
 	p.plan, p.from, p.begun = pl, step, p.now()
 	p.shown, p.loss, p.hasVal, p.drawn = p.begun, math.NaN(), false, false
+	p.scale, p.skipped = 0, 0
+}
+
+// scaling sets the scale of the loss and the number of skipped steps, which are shown
+// from then on.
+func (p *Progress) scaling(scale float32, skipped int) {
+	if p != nil {
+		p.scale, p.skipped = scale, skipped
+	}
 }
 
 // step is called after each optimizer step and prints if it is time to. A NaN
@@ -148,6 +159,9 @@ func (p *Progress) text(epoch, step int, loss float64, took time.Duration) strin
 	if !math.IsNaN(loss) {
 		fmt.Fprintf(&b, "  loss %.4g", loss)
 	}
+	if p.scale > 0 {
+		fmt.Fprintf(&b, "  scale %g  skipped %d", p.scale, p.skipped)
+	}
 	if p.hasVal {
 		fmt.Fprintf(&b, "  val_%s %.4g", p.plan.metric, p.val)
 	}
@@ -208,7 +222,11 @@ func (p *Progress) finish(r *Result, metric string) {
 		return
 	}
 	p.clear()
-	fmt.Fprintf(p.W, "%s, %s in %s (stopped by: %s)", count(r.Epochs, "epoch"), count(r.Steps, "step"), clock(r.Elapsed), r.Stopped)
+	skipped := ""
+	if r.Skipped > 0 {
+		skipped = fmt.Sprintf(", %d of them skipped,", r.Skipped)
+	}
+	fmt.Fprintf(p.W, "%s, %s%s in %s (stopped by: %s)", count(r.Epochs, "epoch"), count(r.Steps, "step"), skipped, clock(r.Elapsed), r.Stopped)
 	if r.Best != nil {
 		fmt.Fprintf(p.W, "; best val_%s %.4g at epoch %d", metric, r.Best.Val[metric], r.Best.Epoch)
 	}

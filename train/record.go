@@ -17,18 +17,20 @@ import (
 
 // Record is one epoch of a run. Its JSON is one flat object,
 //
-//	{"epoch":1,"step":40,"lr":0.001,"train_loss":0.51,"grad_norm":1.2,"clipped":0.05,"val_mae":0.43,"seconds":2.5}
+//	{"epoch":1,"step":40,"lr":0.001,"train_loss":0.51,"grad_norm":1.2,"clipped":0.05,"scale":65536,"skipped":1,"val_mae":0.43,"seconds":2.5}
 //
-// with null for a number that is not finite.
+// with scale and skipped only in fp16, and null for a number that is not finite.
 type Record struct {
-	Epoch     int                `json:"epoch"`      // counted from 1
-	Step      int                `json:"step"`       // optimizer steps done so far
-	LR        float32            `json:"lr"`         // learning rate, of the epoch's last step
-	TrainLoss float64            `json:"train_loss"` // mean over the epoch's items, while the weights moved
-	GradNorm  float64            `json:"grad_norm"`  // norm of the gradient, mean over the epoch's steps, before clipping
-	Clipped   float64            `json:"clipped"`    // share of the steps whose gradient norm was above the limit that it was clipped to
-	Val       map[string]float64 `json:"val_*"`      // measures of the validation, by name; none where it did not run
-	Seconds   float64            `json:"seconds"`    // wall time since the run began, earlier parts of a resumed run included
+	Epoch     int                `json:"epoch"`             // counted from 1
+	Step      int                `json:"step"`              // optimizer steps done so far, skipped ones included
+	LR        float32            `json:"lr"`                // learning rate, of the epoch's last step
+	TrainLoss float64            `json:"train_loss"`        // mean over the epoch's items, while the weights moved; without skipped steps
+	GradNorm  float64            `json:"grad_norm"`         // norm of the gradient, mean over the epoch's steps, before clipping
+	Clipped   float64            `json:"clipped"`           // share of the steps whose gradient norm was above the limit that it was clipped to
+	Scale     float32            `json:"scale,omitempty"`   // that the loss is multiplied by, after the epoch; only in fp16
+	Skipped   int                `json:"skipped,omitempty"` // steps so far whose gradient overflowed, which changed no weight; only in fp16
+	Val       map[string]float64 `json:"val_*"`             // measures of the validation, by name; none where it did not run
+	Seconds   float64            `json:"seconds"`           // wall time since the run began, earlier parts of a resumed run included
 }
 
 // MarshalJSON writes the flat object. It returns no error.
@@ -38,6 +40,10 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	b = number(b, "train_loss", r.TrainLoss, 64)
 	b = number(b, "grad_norm", r.GradNorm, 64)
 	b = number(b, "clipped", r.Clipped, 64)
+	if r.Scale != 0 {
+		b = number(b, "scale", float64(r.Scale), 32)
+		b = fmt.Appendf(b, `,"skipped":%d`, r.Skipped)
+	}
 	for _, k := range slices.Sorted(maps.Keys(r.Val)) {
 		b = number(b, "val_"+k, r.Val[k], 64)
 	}
@@ -87,6 +93,10 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 			r.GradNorm = v
 		case k == "clipped":
 			r.Clipped = v
+		case k == "scale":
+			r.Scale = float32(v)
+		case k == "skipped":
+			r.Skipped = int(v)
 		case k == "seconds":
 			r.Seconds = v
 		}

@@ -5,6 +5,7 @@ import (
 
 	fields "github.com/carousel-ml/carousel/internal/settings" // package train has a type settings
 	"github.com/carousel-ml/carousel/optim"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Settings describes a run as users do: the flags and recipe keys that all
@@ -22,12 +23,15 @@ type Settings struct {
 	Patience    int           `json:"patience" range:"-1..1e6" group:"Training" help:"epochs without improvement before stopping (0: a third of them, at least 5; -1: never)"`
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
+
+	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16" group:"Training" help:"numbers that the products of training compute with; weights, sums and validation stay f32"`
+	PrecisionKeep []string `json:"precision_keep" group:"Training" help:"names of parameters, or their beginnings, whose products stay f32"`
 }
 
 // DefaultSettings are AdamW from 1e-3 to 1e-5 along a cosine, the gradient's norm
-// clipped at 1.
+// clipped at 1, in float32.
 func DefaultSettings() Settings {
-	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Accumulate: 1, Seed: 1}
+	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Accumulate: 1, Seed: 1, Precision: tensor.Float32.String()}
 }
 
 // Validate returns a one-line error that names the first setting out of its
@@ -61,6 +65,8 @@ func (s *Settings) Options(batches int, run *Run) *Options {
 		Run:    *run,
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Accumulate: s.Accumulate, Seed: s.Seed,
 	}
+	o.Precision, _ = tensor.ParsePrecision(s.Precision) // Validate refuses others
+	o.Keep32 = s.PrecisionKeep
 	total := o.TotalSteps(batches)
 	if total > 0 {
 		o.EMA = min(o.EMA, max(0, 1-10/float64(total)))

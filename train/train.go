@@ -7,6 +7,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"encoding"
 	"errors"
@@ -116,14 +117,15 @@ type Hooks struct {
 
 	// OnGradients is called in each step between the backward pass and
 	// clipping. The slab's gradients are those of the whole step, over all its
-	// batches and ranks, and may be changed.
+	// batches and ranks, of the loss without a scale, and may be changed. They are not
+	// finite in a step that a scaler will skip.
 	OnGradients func(s *tensor.Slab)
 
 	// OnReady is called once per parameter in each step, as soon as its
 	// gradient is complete and while the backward pass continues. [lo,hi) is
 	// its range in the slab's gradients, which then holds the sum over all
-	// batches of this rank. The order of parameters is that of
-	// [tensor.Tape.OnReady].
+	// batches of this rank, multiplied by the scale of the loss if there is one. The
+	// order of parameters is that of [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
 }
 
@@ -177,6 +179,17 @@ type Options struct {
 	Warmup   int // steps in which the schedule's rate rises
 
 	Seed uint64 // of the data order and dropout
+
+	// Precision is what the products of training passes compute with; the zero value
+	// is float32. Validation computes in float32 with the weights that are saved.
+	// Under tensor.Float16 an optim.GradScaler scales the loss: a step whose gradient,
+	// over all its batches and ranks, is not finite is skipped. It counts as a step
+	// everywhere (Steps, CheckpointEvery, data order, dropout) but for the weights,
+	// their average, the optimizer and the schedule. [MostSkipped] of them in a row
+	// end the run.
+	Precision tensor.Precision
+	Keep32    []string                 // names of parameters, or their beginnings, whose products stay float32 (Param.Keep32)
+	Scaler    *optim.GradScalerOptions // for tensor.Float16; nil: PyTorch's
 
 	Run
 	// CheckpointEvery is the number of steps between checkpoints. 0 goes by the
@@ -234,8 +247,9 @@ type Result struct {
 	Best        *Record  // the best epoch; nil without Metric
 	Epochs      int      // epochs done, including a partial last one
 	Steps       int      // optimizer steps done
+	Skipped     int      // of these, steps that an overflow of Float16 left out
 	ResumedAt   int      // the step this run was resumed at; 0 for a fresh one
-	Devices     []string // where the steps ran, in order, such as "cpu/avx512": several for a run that was resumed elsewhere
+	Devices     []string // where the steps ran, in order, such as "cpu/avx512", or "cpu/avx512 bf16" with a precision other than float32: several for a run that was resumed elsewhere
 	Stopped     Stop
 	Interrupted bool          // by the context; the checkpoint, if any, continues from here
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included
@@ -267,6 +281,34 @@ func (e *DivergedError) Error() string {
 	}
 	return fmt.Sprintf("training diverged at step %d: loss %v, learning rate %v, gradient norm %v, %s; lower the learning rate, clip the gradient or look for extreme values in the data",
 		e.Step, float32(e.Loss), e.LR, e.GradNorm, where)
+}
+
+// MostSkipped is the number of skipped steps in a row that ends a run.
+const MostSkipped = 50
+
+// OverflowError stops a run in [tensor.Float16] whose gradients overflowed in
+// [MostSkipped] steps in a row, although each lowered the scale of the loss. The
+// weights before them, and the last checkpoint, are sound.
+type OverflowError struct {
+	Step     int     // counted from 1
+	Scale    float32 // of the loss in that step
+	Gradient string  // the first parameter whose gradient was not finite; "" if only the norm of all was
+}
+
+func (e *OverflowError) Error() string {
+	return fmt.Sprintf("training stopped at step %d: the gradient of %s was not finite, the last of %d steps in a row, although the scale of the loss fell to %g; the weights of before are kept; train in bf16, keep layers in float32 (precision_keep), lower the learning rate or look for extreme values in the data",
+		e.Step, cmp.Or(e.Gradient, "all parameters"), MostSkipped, e.Scale)
+}
+
+// UnknownParameterError is returned for a name of Options.Keep32 with which no
+// parameter begins.
+type UnknownParameterError struct {
+	Name   string
+	Params []string // the names of all parameters
+}
+
+func (e *UnknownParameterError) Error() string {
+	return fmt.Sprintf("precision_keep: want names of parameters or their beginnings, got %q; there are %s", e.Name, strings.Join(e.Params, ", "))
 }
 
 // check fills in defaults and returns an error for options that contradict each

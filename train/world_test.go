@@ -212,6 +212,49 @@ func TestRanksAreOne(t *testing.T) {
 	}
 }
 
+// Whether a step in fp16 is skipped is decided for the whole step: all ranks skip it
+// though only one of them met the overflow, and remain one process.
+func TestRanksSkipTogether(t *testing.T) {
+	half := func(m member) {
+		m.o.Precision, m.o.Scaler = tensor.Float16, &optim.GradScalerOptions{Init: 1024, Interval: 2}
+		inner := m.job.Loss
+		m.job.Loss = func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+			l := inner(tape, b)
+			for _, n := range b.lengths {
+				if n == 7 { // one batch of an epoch
+					return tensor.MulScalar(l, 1e38)
+				}
+			}
+			return l
+		}
+	}
+	dir := t.TempDir()
+	want, errs := together(t, 1, 4, func(m member) { half(m); m.o.Dir = dir })
+	if errs[0] != nil {
+		t.Fatal(errs[0])
+	}
+	h, err := train.ReadHistory(dir)
+	if err != nil || len(h) != 4 || h[3].Skipped < 4 || h[3].Skipped > 8 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	checkpoint := lastCheckpoint(t, dir)
+	for _, ranks := range []int{2, 4} {
+		dir := t.TempDir()
+		got, errs := together(t, ranks, 4/ranks, func(m member) { half(m); m.o.Dir = dir })
+		for rank, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got[rank].bits, want[0].bits) || got[rank].history != want[0].history {
+				t.Errorf("%d ranks: rank %d has other weights than one process, or the history\n%s\nnot\n%s", ranks, rank, got[rank].history, want[0].history)
+			}
+		}
+		if lastCheckpoint(t, dir) != checkpoint {
+			t.Errorf("%d ranks: the checkpoint differs from that of one process", ranks)
+		}
+	}
+}
+
 // The sum over batches is the tree of World, here added by hand from gradients
 // that are computed for each batch separately.
 func TestSumIsATree(t *testing.T) {

@@ -4,10 +4,14 @@
 // constant output 1 has a mean squared error of 0.167.
 //
 //	go run ./examples/loop
+//	go run ./examples/loop -precision bf16
+//	go run ./examples/loop -precision fp16
 package main
 
 import (
+	"flag"
 	"fmt"
+	"log"
 	"math/rand/v2"
 
 	"github.com/carousel-ml/carousel/nn"
@@ -34,6 +38,17 @@ func (m *adder) Forward(x *tensor.Tensor) *tensor.Tensor {
 }
 
 func main() {
+	name := flag.String("precision", "f32", "numbers that the products of training compute with: f32, bf16 or fp16")
+	flag.Parse()
+	precision, err := tensor.ParsePrecision(*name)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var scaler *optim.GradScaler // nil: the loss is not scaled
+	if precision == tensor.Float16 {
+		scaler = optim.NewGradScaler(nil)
+	}
+
 	net := &adder{
 		RNN:  nn.NewLSTM(2, hidden, &nn.RNNOptions{ForgetBias: 1}),
 		Head: nn.NewLinear(hidden, 1, nil),
@@ -41,6 +56,7 @@ func main() {
 	opt := optim.NewAdamW(tensor.Pack(tensor.CPU(), net, 1), nil)
 	lr := optim.Cosine(3e-3, 1e-5, steps)
 	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+	tape.SetPrecision(precision)
 	r := rand.New(rand.NewPCG(1, 2))
 	x, y := make([]float32, batch*length*2), make([]float32, batch)
 
@@ -49,9 +65,11 @@ func main() {
 		draw(r, x, y)
 		tape.Reset()
 		loss := tensor.MSE(net.Forward(tape.Input(x, batch, length, 2)), tape.Input(y, batch, 1), nil)
-		loss.Backward()
+		scaler.Scale(loss).Backward()
+		scaler.Unscale(opt)
 		opt.ClipNorm(1)
-		opt.Step(lr(step)) // applies, then clears the gradients
+		scaler.Step(opt, lr(opt.Steps())) // applies, then clears the gradients; after an overflow it only clears them
+		scaler.Update()
 		mean += loss.Item() / 100
 		if step%100 == 99 {
 			fmt.Printf("step %4d  mean squared error %.4f\n", step+1, mean)

@@ -13,6 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // misuse is an error in the command line or the input: exit code 2.
@@ -163,10 +164,13 @@ func problemOf(err error) *problem {
 		wrong *misuse
 		input *data.InputError
 		file  *model.FileError
+		keep  *train.UnknownParameterError
 	)
 	switch {
 	case errors.As(err, &wrong):
 		p.Flag = wrong.flag
+	case errors.As(err, &keep):
+		p.Flag = "precision-keep"
 	case errors.As(err, &input):
 		p.File, p.Line, p.Column, p.Fix = input.File, input.Line, input.Column, input.Fix
 	case errors.As(err, &file):
@@ -193,8 +197,9 @@ func exitCode(err error) int {
 		wrong *misuse
 		input *data.InputError
 		file  *model.FileError
+		keep  *train.UnknownParameterError
 	)
-	if errors.As(err, &wrong) || errors.As(err, &input) || errors.As(err, &file) {
+	if errors.As(err, &wrong) || errors.As(err, &input) || errors.As(err, &file) || errors.As(err, &keep) {
 		return exitMisuse
 	}
 	return exitFailure

@@ -14,10 +14,11 @@ import layers
 import losses
 import optimizers
 import rnn
+import scaler
 import schedules
 import tagging
 import training
 import translation
 
-for module in (rnn, losses, optimizers, schedules, layers, convolutions, crf, training, classifying, tagging, translation):
+for module in (rnn, losses, optimizers, scaler, schedules, layers, convolutions, crf, training, classifying, tagging, translation):
     module.main()
