@@ -19,11 +19,24 @@ import (
 const (
 	forward = "forward"
 	train   = "train" // forward and backward, without an optimizer's step
+	step    = "step"  // a whole training step, with the mean squared error against p; see lesson.go
 	// train, but the gradient is at the last step alone and vanishes on its way
 	// back: its numbers are subnormal before they are zero.
 	vanish = "vanish"
 	faint  = "faint"
 )
+
+// What networks compute in. Losses and the weights that are trained are float32 for both.
+const (
+	float32s  = "f32"
+	bfloat16s = "bf16"
+)
+
+// passes is those that can be compared in a precision.
+var passes = map[string][]string{
+	float32s:  {forward, train, step, vanish, faint, language, speech, ready},
+	bfloat16s: {forward, train, step, language, speech},
+}
 
 // ends is the passes whose gradient is at the last step only, with the size of
 // their loss.
@@ -42,6 +55,8 @@ type competitor interface {
 	run(pass string, warm, calls int) ([]float64, error)
 	// result computes a pass once more and gives its outputs or gradients.
 	result(pass string) ([]float32, error)
+	// uses names the kernels that the last result was computed with; "" if they are unknown.
+	uses() string
 	// memory is the most bytes in use over three training steps, beyond those
 	// in use before the network was made.
 	memory(q *problem, dir string) (int, error)
@@ -50,27 +65,36 @@ type competitor interface {
 
 // carousel is this project, in this process.
 type carousel struct {
-	q     *problem
-	net   *nn.RNN
-	slab  *tensor.Slab
-	infer *tensor.Tape
-	train *tensor.Tape
-	y     []float32
-	pupil *learner // made by the first call of its pass
-	ready *readyGraph
+	precision tensor.Precision
+	q         *problem
+	net       *nn.RNN
+	slab      *tensor.Slab
+	infer     *tensor.Tape
+	train     *tensor.Tape
+	y         []float32
+	pupil     *learner // of the last pass that learns
+	ready     *readyGraph
 }
 
-func newCarousel(threads int) *carousel {
+func newCarousel(threads int, precision tensor.Precision) *carousel {
 	par.SetWorkers(threads)
-	return &carousel{}
+	return &carousel{precision: precision}
 }
 
-func (c *carousel) name() string { return "carousel " + tensor.CPU().Name() }
+func (c *carousel) name() string {
+	name := "carousel " + tensor.CPU().Name()
+	if c.precision != tensor.Float32 {
+		name += " " + c.precision.String()
+	}
+	return name
+}
 
 func (c *carousel) offers(string) bool { return true }
 
+func (c *carousel) uses() string { return tensor.CPU().Name() }
+
 func (c *carousel) open(q *problem, _ string) error {
-	c.q = q
+	c.q, c.pupil = q, nil
 	if q.model != "" {
 		var err error
 		if c.ready, err = openReady(q); err != nil {
@@ -96,6 +120,8 @@ func (c *carousel) build() {
 	c.slab = tensor.Pack(tensor.CPU(), c.net, 1)
 	c.infer = tensor.NewTape(c.slab.Device(), tensor.Infer)
 	c.train = tensor.NewTape(c.slab.Device(), tensor.Train)
+	c.infer.SetPrecision(c.precision)
+	c.train.SetPrecision(c.precision)
 }
 
 // forward copies the input in and the outputs out, as ONNX Runtime's interface
@@ -107,8 +133,8 @@ func (c *carousel) forward() {
 	y.CopyTo(c.y)
 }
 
-// step trains on a loss of the given size.
-func (c *carousel) step(size float32) {
+// gradients trains on a loss of the given size, without a step.
+func (c *carousel) gradients(size float32) {
 	s := c.q.shape
 	c.slab.ZeroGrad()
 	c.train.Reset()
@@ -117,19 +143,19 @@ func (c *carousel) step(size float32) {
 	tensor.MulScalar(loss, size).Backward()
 }
 
-// learn makes a step of the lesson's model.
-func (c *carousel) learn() float32 {
-	if c.pupil == nil {
-		c.pupil = newLearner(c.q)
+// learn makes a step of the model of a pass.
+func (c *carousel) learn(pass string) float32 {
+	if c.pupil == nil || c.pupil.pass != pass {
+		c.pupil = newLearner(c.q, pass, c.precision)
 	}
 	return c.pupil.step()
 }
 
 func (c *carousel) run(pass string, warm, calls int) ([]float64, error) {
-	learn := func() { c.learn() }
-	f := map[string]func(){forward: c.forward, language: learn, speech: learn, ready: func() { c.ready.run() }}[pass]
+	learn := func() { c.learn(pass) }
+	f := map[string]func(){forward: c.forward, step: learn, language: learn, speech: learn, ready: func() { c.ready.run() }}[pass]
 	if f == nil {
-		f = func() { c.step(lossSize(pass)) }
+		f = func() { c.gradients(lossSize(pass)) }
 	}
 	for range warm {
 		f()
@@ -150,14 +176,14 @@ func (c *carousel) result(pass string) ([]float32, error) {
 		return c.y, nil
 	case ready:
 		return c.ready.run()
-	case language, speech:
+	case step, language, speech:
 		var losses []float32
 		for range lessonSteps {
-			losses = append(losses, c.learn())
+			losses = append(losses, c.learn(pass))
 		}
 		return losses, nil
 	}
-	c.step(lossSize(pass))
+	c.gradients(lossSize(pass))
 	var all []float32
 	for _, p := range c.slab.Params {
 		all = append(all, p.Grad()...)
@@ -180,14 +206,14 @@ func (c *carousel) memory(q *problem, dir string) (int, error) {
 	}
 	c.build()
 	for range 3 {
-		c.step(1)
+		c.gradients(1)
 	}
 	peak, err := processBytes("VmHWM")
 	return peak - before, err
 }
 
 func (c *carousel) close() error {
-	*c = carousel{}
+	*c = carousel{precision: c.precision}
 	return nil
 }
 

@@ -36,6 +36,7 @@ type child struct {
 	answers chan answer
 	passes  []string
 	title   string
+	kernels string // of the last result
 	q       *problem
 	dir     string
 }
@@ -58,6 +59,7 @@ type answer struct {
 	Passes []string  `json:"passes"`
 	Ms     []float64 `json:"ms"`
 	Bytes  int       `json:"bytes"`
+	Uses   string    `json:"uses"` // kernels of the result
 	Error  string    `json:"error"`
 }
 
@@ -79,17 +81,19 @@ func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
 	return start(env, node, script, strconv.Itoa(threads))
 }
 
-// pytorch starts a Python that has torch. flush makes it replace subnormal
-// numbers by zero, as far as it supports that, for the passes in which they
-// occur.
-func pytorch(python, scratch string, threads int, flush bool) (*child, error) {
+// flushing is the mode in which PyTorch replaces subnormal numbers by zero, as far
+// as it supports that, for the passes in which they occur.
+const flushing = "flushing"
+
+// pytorch starts a Python that has torch. The mode is a precision or flushing.
+func pytorch(python, scratch string, threads int, mode string) (*child, error) {
 	script := filepath.Join(scratch, "pytorch_peer.py")
 	if err := os.WriteFile(script, pytorchScript, 0o644); err != nil {
 		return nil, err
 	}
 	n := strconv.Itoa(threads)
 	env := append(pythonEnv(python, os.Environ()), "OMP_NUM_THREADS="+n, "OPENBLAS_NUM_THREADS="+n, "MKL_NUM_THREADS="+n)
-	return start(env, python, script, n, strconv.FormatBool(flush))
+	return start(env, python, script, n, mode)
 }
 
 // pythonEnv removes the environment's settings for the system's OpenBLAS, unless
@@ -184,6 +188,7 @@ func (c *child) quit() {
 }
 
 func (c *child) name() string            { return c.title }
+func (c *child) uses() string            { return c.kernels }
 func (c *child) offers(pass string) bool { return slices.Contains(c.passes, pass) }
 
 func (c *child) open(q *problem, dir string) error {
@@ -203,9 +208,11 @@ func (c *child) run(pass string, warm, calls int) ([]float64, error) {
 func (c *child) result(pass string) ([]float32, error) {
 	file := filepath.Join(c.dir, "result.f32")
 	defer os.Remove(file)
-	if _, err := c.ask(request{Op: "save", Which: pass, File: file}); err != nil {
+	a, err := c.ask(request{Op: "save", Which: pass, File: file})
+	if err != nil {
 		return nil, err
 	}
+	c.kernels = a.Uses
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err

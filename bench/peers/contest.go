@@ -13,21 +13,32 @@ import (
 )
 
 // Allowed differences between competitors.
-const (
-	outputTolerance   = 1e-5 // absolute, or of a ready model's greatest
-	gradientTolerance = 1e-4 // of the parameter's greatest
-	lossTolerance     = 1e-3 // absolute, after steps of AdamW, which make much of the smallest gradients
-)
+type tolerances struct {
+	output   float64 // absolute, or of a ready model's greatest
+	gradient float64 // of the parameter's greatest
+	loss     float64 // absolute, after steps of AdamW, which make much of the smallest gradients
+}
 
-// tolerance is what the results of a pass may differ by.
-func tolerance(pass string) float64 {
-	switch pass {
-	case forward, ready:
-		return outputTolerance
-	case train, vanish, faint:
-		return gradientTolerance
+// allowed is the tolerances of a precision. A number of bfloat16 is off by up to
+// 1/512 of its size, and competitors round at different places; their losses are
+// float32.
+var allowed = map[string]tolerances{
+	float32s:  {1e-5, 1e-4, 1e-3},
+	bfloat16s: {5e-3, 2e-2, 5e-3},
+}
+
+// gradients reports whether the results of a pass are gradients.
+func gradients(pass string) bool { return pass == train || pass == vanish || pass == faint }
+
+// of is what the results of a pass may differ by.
+func (t tolerances) of(pass string) float64 {
+	switch {
+	case pass == forward || pass == ready:
+		return t.output
+	case gradients(pass):
+		return t.gradient
 	}
-	return lossTolerance
+	return t.loss
 }
 
 const (
@@ -56,6 +67,8 @@ type Row struct {
 	Steady     bool    `json:"steady"`     // false: too few rounds counted, so all did
 	Difference float64 `json:"difference"` // of outputs, absolute, or of gradients, relative
 	Agrees     bool    `json:"agrees"`
+	Uses       string  `json:"uses"`                // the kernels of Carousel
+	PeerUses   string  `json:"peer_uses,omitempty"` // those that the peer names
 }
 
 // Memory is the memory that three training steps of a shape needed in addition to
@@ -68,12 +81,13 @@ type Memory struct {
 
 // contest is a run of all competitors, Carousel first.
 type contest struct {
-	all     []competitor
-	threads int
-	rounds  int
-	scratch string
-	peak    float64 // the best so far, GFLOP/s
-	note    func(format string, args ...any)
+	all       []competitor
+	threads   int
+	rounds    int
+	precision string
+	scratch   string
+	peak      float64 // the best so far, GFLOP/s
+	note      func(format string, args ...any)
 }
 
 // shape runs the passes of a shape.
@@ -143,13 +157,14 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 				return nil, err
 			}
 			r := &rows[i]
+			r.Uses, r.PeerUses = in[0].uses(), p.uses()
 			if !r.Agrees {
 				continue // it shows the first difference
 			}
 			if r.Difference = q.difference(part, own, theirs); math.IsNaN(r.Difference) {
 				r.Difference = math.MaxFloat64 // JSON has no NaN
 			}
-			r.Agrees = r.Difference <= tolerance(part)
+			r.Agrees = r.Difference <= allowed[c.precision].of(part)
 		}
 	}
 	rounds, err := c.compete(ctx, pass, in)

@@ -13,16 +13,16 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// Two passes are whole training steps of models around the stack, with gradients
-// clipped at a norm of 1 and AdamW with a learning rate of 1e-3 without decay. The
-// first lessonSteps losses are compared.
+// Three passes are whole training steps, with gradients clipped at a norm of 1 and
+// AdamW with a learning rate of 1e-3 without decay: step of the stack alone, and
+// two of models around it. The first lessonSteps losses are compared.
 const (
 	language    = "language" // shape B with an embedding before it and a softmax over all words after it, the state carried on
 	speech      = "speech"   // a stack like shape C's, but in both directions, over rows of half to all the steps, with the units of a text after it and CTC
 	lessonSteps = 3
 )
 
-// lessons are the shapes of those passes, and the sizes of their softmax.
+// lessons are the shapes of the two passes, and the sizes of their softmax.
 var lessons = map[string]struct {
 	shape   string
 	classes int
@@ -112,27 +112,34 @@ func (l *lesson) write(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "lesson.f32"), rawFloats(weights), 0o644)
 }
 
-// learner is Carousel's model of a lesson.
+// learner is Carousel's model of a pass that is a whole training step.
 type learner struct {
 	Embedding *nn.Embedding // nil: reads x
 	RNN       *nn.RNN
-	Softmax   *nn.Linear
+	Softmax   *nn.Linear // nil: the pass is step
 
+	pass  string
 	q     *problem
 	tape  *tensor.Tape
 	opt   *optim.Optimizer
 	carry *nn.Carry // of language
 }
 
-func newLearner(q *problem) *learner {
+func newLearner(q *problem, pass string, precision tensor.Precision) *learner {
 	s, l := q.shape, q.lesson
-	m := &learner{q: q}
-	stack, own := q.weights, l.weights
-	if l.pass == language {
+	m := &learner{q: q, pass: pass}
+	stack := q.weights
+	var own [][]float32
+	switch pass {
+	case step:
+		m.RNN = s.Network(cell.LSTM)
+	case language:
 		m.Embedding, m.RNN, m.Softmax = nn.NewEmbedding(l.classes, s.I, nil), s.Network(cell.LSTM), nn.NewLinear(s.H, l.classes, nil)
-	} else {
+		own = l.weights
+	case speech:
 		m.RNN, m.Softmax = listener(s), nn.NewLinear(2*s.H, l.classes, nil)
-		stack, own = own[:len(own)-2], own[len(own)-2:]
+		n := len(l.weights) - 2
+		stack, own = l.weights[:n], l.weights[n:]
 	}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	if m.Embedding != nil {
@@ -142,11 +149,14 @@ func newLearner(q *problem) *learner {
 	for i, p := range m.RNN.Weights {
 		p.Write(stack[i])
 	}
-	m.Softmax.Weight.Write(own[0])
-	m.Softmax.Bias.Write(own[1])
+	if m.Softmax != nil {
+		m.Softmax.Weight.Write(own[0])
+		m.Softmax.Bias.Write(own[1])
+	}
 	m.tape = tensor.NewTape(slab.Device(), tensor.Train)
+	m.tape.SetPrecision(precision)
 	m.opt = optim.NewAdamW(slab, nil)
-	if l.pass == language {
+	if pass == language {
 		m.carry = nn.NewCarry(m.RNN, s.B)
 	}
 	return m
@@ -164,7 +174,11 @@ func (m *learner) step() float32 {
 
 func (m *learner) loss() *tensor.Tensor {
 	s, l := m.q.shape, m.q.lesson
-	if l.pass == language {
+	switch m.pass {
+	case step:
+		y, _ := m.RNN.Forward(m.tape.Input(m.q.x, s.T, s.B, s.I), nil)
+		return tensor.MSE(y, m.tape.Input(m.q.p, s.T, s.B, s.H), nil)
+	case language:
 		x := m.Embedding.Forward(m.tape.IDs(l.ids, nil, s.T, s.B))
 		y, to := m.RNN.Forward(x, m.carry.Begin(m.tape, nil))
 		m.carry.End(to)

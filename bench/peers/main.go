@@ -3,6 +3,7 @@
 // the ratios of their times.
 //
 //	go run ./bench/peers --ort DIR --python python3
+//	go run ./bench/peers --precision bf16 --passes forward,step
 //
 // ONNX Runtime is the npm package onnxruntime-node; PyTorch is whatever the
 // named interpreters import as torch. A peer that does not start is left out
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Report is the output of a run with --json.
@@ -51,6 +53,7 @@ type options struct {
 	shapes, passes  list
 	node, ort       string
 	models          string
+	precision       string
 	python          list
 	json            bool
 }
@@ -93,7 +96,8 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.threads, "threads", 2, "threads of every competitor")
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
-	flags.Var(&o.passes, "passes", "forward, train, vanish, faint, language, speech, ready (default all)")
+	flags.Var(&o.passes, "passes", "forward, train, step, vanish, faint, language, speech, ready (default all that the precision has)")
+	flags.StringVar(&o.precision, "precision", float32s, "f32 or bf16: what networks compute in, PyTorch's bf16 by autocast; bf16 is compared with Carousel's own f32 too, and is without the passes vanish, faint and ready")
 	flags.StringVar(&o.models, "models", "", "`directory` of the models of the pass ready: silero_vad.onnx, melspectrogram.onnx, embedding_model.onnx, alexa_v0.1.onnx")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
@@ -124,7 +128,11 @@ func (o *options) check(rest []string) error {
 	if err := subset("--shapes", &o.shapes, names); err != nil {
 		return err
 	}
-	if err := subset("--passes", &o.passes, []string{forward, train, vanish, faint, language, speech, ready}); err != nil {
+	offered := passes[o.precision]
+	if offered == nil {
+		return fmt.Errorf("--precision %s: choose f32 or bf16", o.precision)
+	}
+	if err := subset("--passes", &o.passes, offered); err != nil {
 		return err
 	}
 	if len(o.python) == 0 {
@@ -167,7 +175,7 @@ func run(ctx context.Context, o *options) (agree bool, err error) {
 	if len(peers) == 0 {
 		return false, fmt.Errorf("no peer is here: install onnxruntime-node (bench/README.md says how) or name a Python that has torch")
 	}
-	c := &contest{all: []competitor{newCarousel(o.threads)}, threads: o.threads, rounds: o.rounds, scratch: scratch, note: note}
+	c := &contest{all: own(o), threads: o.threads, rounds: o.rounds, precision: o.precision, scratch: scratch, note: note}
 	for _, p := range peers {
 		c.all = append(c.all, p)
 	}
@@ -197,6 +205,16 @@ func run(ctx context.Context, o *options) (agree bool, err error) {
 	return !slices.ContainsFunc(r.Rows, func(x Row) bool { return !x.Agrees }), err
 }
 
+// own returns this project's competitors: the one that all are compared with and,
+// if it is not float32, float32 too.
+func own(o *options) []competitor {
+	list := []competitor{newCarousel(o.threads, tensor.Float32)}
+	if o.precision == bfloat16s {
+		list = slices.Insert(list, 0, competitor(newCarousel(o.threads, tensor.BFloat16)))
+	}
+	return list
+}
+
 // startPeers starts the processes of the peers that are installed.
 func startPeers(o *options, scratch string, note func(string, ...any)) []*child {
 	var peers []*child
@@ -208,16 +226,16 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 		note("with %s", c.name())
 		peers = append(peers, c)
 	}
-	if slices.Contains(o.passes, forward) || slices.Contains(o.passes, ready) {
+	if o.precision == float32s && (slices.Contains(o.passes, forward) || slices.Contains(o.passes, ready)) {
 		c, err := onnxruntime(o.node, o.ort, scratch, o.threads)
 		add("ONNX Runtime", c, err)
 	}
 	for _, python := range o.python {
-		c, err := pytorch(python, scratch, o.threads, false)
+		c, err := pytorch(python, scratch, o.threads, o.precision)
 		add("PyTorch of "+python, c, err)
 		if err == nil && (slices.Contains(o.passes, vanish) || slices.Contains(o.passes, faint)) {
-			c, err = pytorch(python, scratch, o.threads, true)
-			add("PyTorch of "+python+", flushing", c, err)
+			c, err = pytorch(python, scratch, o.threads, flushing)
+			add("PyTorch of "+python+", "+flushing, c, err)
 		}
 	}
 	return peers

@@ -15,6 +15,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // The test binary plays a peer when this is set.
@@ -48,7 +49,7 @@ func fakePeer() {
 		case "save":
 			x, _ := os.ReadFile(filepath.Join(filepath.Dir(r.File), "p.f32"))
 			err := os.WriteFile(r.File, x, 0o644)
-			say(answer{Error: map[bool]string{false: "cannot write"}[err == nil]})
+			say(answer{Uses: "fake kernels", Error: map[bool]string{false: "cannot write"}[err == nil]})
 		case "open", "close":
 			say(answer{})
 		default:
@@ -77,8 +78,8 @@ func TestChild(t *testing.T) {
 	if ms, err := c.run(forward, 1, 3); err != nil || !slices.Equal(ms, []float64{5, 5, 5}) {
 		t.Errorf("run: %v, %v", ms, err)
 	}
-	if y, err := c.result(forward); err != nil || !slices.Equal(y, q.p) {
-		t.Errorf("result: %v, %v", y, err)
+	if y, err := c.result(forward); err != nil || !slices.Equal(y, q.p) || c.uses() != "fake kernels" {
+		t.Errorf("result: %v, computed with %q, %v", y, c.uses(), err)
 	}
 	if _, err := c.result(train); err == nil || !strings.Contains(err.Error(), "want") {
 		t.Errorf("a result of the wrong size: %v", err)
@@ -105,7 +106,7 @@ func TestContest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.quit()
-	c := &contest{all: []competitor{newCarousel(1), peer}, threads: 1, rounds: 1, scratch: t.TempDir(), note: t.Logf}
+	c := &contest{all: []competitor{newCarousel(1, tensor.Float32), peer}, threads: 1, rounds: 1, precision: bfloat16s, scratch: t.TempDir(), note: t.Logf}
 	rows, err := c.shape(t.Context(), small, []string{forward, train})
 	if err != nil {
 		t.Fatal(err)
@@ -114,12 +115,15 @@ func TestContest(t *testing.T) {
 		t.Fatalf("%d rows: nobody but Carousel trains", len(rows))
 	}
 	r := rows[0]
+	if r.Uses != tensor.CPU().Name() || r.PeerUses != "fake kernels" {
+		t.Errorf("computed with %q and %q", r.Uses, r.PeerUses)
+	}
 	if r.Agrees || r.Peer != "fake 1.0" || r.PeerMs != 5 || r.Rounds < 1 || math.Abs(r.Ratio*r.Ms/5-1) > 0.5 {
 		t.Errorf("%+v", r)
 	}
 	var text strings.Builder
 	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}}).print(&text)
-	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") {
+	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") {
 		t.Error(text.String())
 	}
 	left, err := os.ReadDir(c.scratch)
@@ -146,7 +150,7 @@ func TestReady(t *testing.T) {
 	q.x = file.floats(0)
 	var y [2][]float32
 	for i, p := range []*problem{q, file} {
-		c, pass := newCarousel(1), []string{forward, ready}[i]
+		c, pass := newCarousel(1, tensor.Float32), []string{forward, ready}[i]
 		if !p.poses(pass) || p.poses(train) == (pass == ready) {
 			t.Errorf("%s: the wrong passes", pass)
 		}
@@ -168,7 +172,7 @@ func TestCarousel(t *testing.T) {
 	q := newProblem(small)
 	var first [2][]float32
 	for i := range first {
-		c := newCarousel(1 + i)
+		c := newCarousel(1+i, tensor.Float32)
 		if err := c.open(q, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +224,7 @@ func TestEnds(t *testing.T) {
 	if got := q.compared(faint); !slices.Equal(got, []string{forward, faint}) {
 		t.Errorf("compared: %v", got)
 	}
-	c := newCarousel(1)
+	c := newCarousel(1, tensor.Float32)
 	if err := c.open(q, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -243,22 +247,25 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// The models around the stack learn what they read, and begin anew with every problem.
+// The stack and the models around it learn what they read, and begin anew with every problem and pass.
 func TestLessons(t *testing.T) {
 	defer par.SetWorkers(0)
-	for _, pass := range []string{language, speech} {
+	for _, pass := range []string{language, speech, step} {
 		q := newProblem(small)
 		q.shape.T = 80 // long enough to spell the text
 		q = &problem{shape: q.shape, weights: q.weights, x: bench.Normals(1, q.shape.T*q.shape.B*q.shape.I), p: bench.Normals(2, q.shape.T*q.shape.B*q.shape.H)}
-		q.lesson = newLesson(pass, q.shape, 30)
+		least := 0.5 // of the targets' mean square, which is about 1
+		if pass != step {
+			q.lesson, least = newLesson(pass, q.shape, 30), 3
+		}
 		var first []float32
 		for range 2 {
-			c := newCarousel(1)
+			c := newCarousel(1, tensor.Float32)
 			if err := c.open(q, ""); err != nil {
 				t.Fatal(err)
 			}
 			losses, err := c.result(pass)
-			if err != nil || len(losses) != q.outputs(pass) || losses[0] < 3 || losses[2] >= losses[0] {
+			if err != nil || len(losses) != q.outputs(pass) || float64(losses[0]) < least || losses[2] >= losses[0] {
 				t.Fatalf("%s: losses %v, %v", pass, losses, err)
 			}
 			if first != nil && !slices.Equal(losses, first) {
@@ -268,6 +275,18 @@ func TestLessons(t *testing.T) {
 			if ms, err := c.run(pass, 1, 2); err != nil || len(ms) != 2 {
 				t.Error(ms, err)
 			}
+			if err := c.open(q, ""); err != nil { // without closing first
+				t.Fatal(err)
+			}
+			if again, err := c.result(pass); err != nil || !slices.Equal(again, losses) {
+				t.Errorf("%s once more: losses %v, %v", pass, again, err)
+			}
+			if other, err := c.result(step); err != nil || pass != step && other[0] > losses[0]/2 {
+				t.Errorf("step after %s: losses %v, %v", pass, other, err)
+			}
+		}
+		if pass == step {
+			continue
 		}
 		dir := t.TempDir()
 		if err := q.write(dir); err != nil {
@@ -284,12 +303,51 @@ func TestLessons(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
-	o := &options{threads: 2, rounds: 3, shapes: list{"A"}, ort: "x"}
-	if err := o.check(nil); err != nil || len(o.passes) != 7 || o.python[0] != "python3" {
-		t.Errorf("%+v: %v", o, err)
+// In bfloat16 the same problem gives nearly the same results, which are compared with float32's too.
+func TestPrecision(t *testing.T) {
+	defer par.SetWorkers(0)
+	q := newProblem(small)
+	list := own(&options{threads: 1, precision: bfloat16s})
+	if len(list) != 2 || !strings.HasSuffix(list[0].name(), " bf16") || strings.HasSuffix(list[1].name(), " bf16") {
+		t.Fatalf("competitors: %v", list)
 	}
-	for _, bad := range []options{{threads: 0, rounds: 1}, {threads: 1, rounds: 1, shapes: list{"Z"}}, {threads: 1, rounds: 1, passes: list{"backward"}}} {
+	for _, p := range list {
+		for range 2 { // closing keeps the precision
+			if err := p.open(q, ""); err != nil {
+				t.Fatal(err)
+			}
+			p.close()
+		}
+		if err := p.open(q, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, pass := range []string{forward, train, step} {
+		var both [2][]float32
+		for i, p := range list {
+			values, err := p.result(pass)
+			if err != nil {
+				t.Fatal(err)
+			}
+			both[i] = slices.Clone(values)
+		}
+		if d := q.difference(pass, both[0], both[1]); d == 0 || !(d <= allowed[bfloat16s].of(pass)) {
+			t.Errorf("%s: bfloat16 is %g from float32", pass, d)
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for precision, n := range map[string]int{float32s: 8, bfloat16s: 5} {
+		o := &options{threads: 2, rounds: 3, shapes: list{"A"}, precision: precision, ort: "x"}
+		if err := o.check(nil); err != nil || len(o.passes) != n || o.python[0] != "python3" {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	for _, bad := range []options{
+		{threads: 0, rounds: 1, precision: float32s}, {threads: 1, rounds: 1, precision: float32s, shapes: list{"Z"}}, {threads: 1, rounds: 1, precision: float32s, passes: list{"backward"}},
+		{threads: 1, rounds: 1, precision: bfloat16s, passes: list{vanish}}, {threads: 1, rounds: 1, precision: "int8"},
+	} {
 		if bad.check(nil) == nil {
 			t.Errorf("%+v is taken", bad)
 		}

@@ -17,12 +17,12 @@ func (r *Report) print(w io.Writer) {
 	for _, n := range r.Names {
 		fmt.Fprintf(w, ", %s", n)
 	}
-	fmt.Fprintf(w, "\n\n| shape | pass | peer | ratio | 10-90 %% | ms | peer ms | GFLOP/s | of peak | rounds | difference |\n")
-	fmt.Fprintln(w, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+	fmt.Fprintf(w, "\n\n| shape | pass | peer | ratio | 10-90 %% | ms | peer ms | GFLOP/s | of peak | rounds | difference | kernels | peer's kernels |\n")
+	fmt.Fprintln(w, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|")
 	for _, x := range r.Rows {
-		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.2f-%.2f | %s | %s | %.0f | %.0f %% | %s | %s |\n",
+		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.2f-%.2f | %s | %s | %.0f | %.0f %% | %s | %s | %s | %s |\n",
 			x.Shape, x.Pass, x.Peer, x.Ratio, x.RatioLow, x.RatioHigh, milliseconds(x.Ms), milliseconds(x.PeerMs),
-			x.GFlops, 100*x.PeakShare, x.rounds(), x.agreement())
+			x.GFlops, 100*x.PeakShare, x.rounds(), x.agreement(), x.Uses, x.PeerUses)
 	}
 	if len(r.Memory) > 0 {
 		fmt.Fprintf(w, "\n| shape | memory of training | MB |\n|---|---|---:|\n")

@@ -126,7 +126,7 @@ func (q *problem) outputs(pass string) int {
 	switch pass {
 	case forward:
 		return q.shape.T * q.shape.B * q.shape.H
-	case language, speech:
+	case step, language, speech:
 		return lessonSteps
 	case ready:
 		return q.size
@@ -142,7 +142,7 @@ func (q *problem) outputs(pass string) int {
 // largest absolute difference, outputs of ready models relative to the largest if that is above 1, gradients by the largest relative to the largest
 // element of the same parameter.
 func (q *problem) difference(pass string, got, want []float32) float64 {
-	if tolerance(pass) != gradientTolerance {
+	if !gradients(pass) {
 		d, size := farthest(got, want)
 		if pass == ready {
 			d /= math.Max(1, size)

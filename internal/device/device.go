@@ -146,7 +146,9 @@ const (
 	// kernels fuse it.
 	F32 Kind = iota
 	// BF16 rounds both operands to bfloat16, to nearest, ties to even; subnormal numbers
-	// are zero. A link is what the kernel set says: simd.Weights.
+	// are zero. A link is one multiply-add as in F32 or, on the kernel set "amx", 32 k: those
+	// of even k and those of odd k are a chain of multiply-adds each, from zero, and the sum of
+	// both is added.
 	BF16
 	// FP16 likewise rounds to IEEE half precision, with its subnormal numbers.
 	FP16
