@@ -64,10 +64,10 @@ func bf16Pairs(a *bf16Args)
 func transposeTiles(a *bf16Args)
 
 type tileConfig struct {
-	palette, start byte
-	_              [14]byte
-	columns        [16]uint16 // bytes of a row
-	rows           [16]byte
+	palette byte
+	_       [15]byte
+	columns [16]uint16 // bytes of a row
+	rows    [16]byte
 }
 
 // tileConfigs is the configurations by the rows of the last pair, 1 to 32.
