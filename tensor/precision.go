@@ -14,7 +14,7 @@ type Precision uint8
 const (
 	Float32 = Precision(device.F32) // all numbers float32
 	// BFloat16 rounds the operands of products to 8 bits of significand with the
-	// exponents of float32, and keeps gates and states of a training pass in 16 bits.
+	// exponents of float32, and keeps the gates of a training pass in 16 bits.
 	BFloat16 = Precision(device.BF16)
 	// Float16 is likewise with 11 bits of significand and magnitudes from 6e-8 to 65,504,
 	// which is why a training needs an optim.GradScaler.

@@ -43,7 +43,7 @@ type ScanSpec struct {
 	Active     Ints // [T], not increasing
 	Rows       Ints // [B] the caller's number of each row, for masks; absent: its index
 	Keep       bool // ScanGrad follows
-	Kind       Kind // that the operands of products are rounded to, and with Keep also the gates for ScanGrad; with a Cache it is the cache's
+	Kind       Kind // that the operands of products are rounded to, and with Keep the gates for ScanGrad to 16 bits; with a Cache it is the cache's
 	BatchMajor bool // X, Y, DX and DY are [B,T,·]; Active is absent
 	CellOptions
 
