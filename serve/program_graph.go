@@ -134,20 +134,14 @@ func (p *graphProgram) Check(j *batch.Job) error {
 	var free []byte
 	for i := range p.ins {
 		in, v := &p.ins[i], &j.Inputs[i]
+		if err := p.checkInput(i, v); err != nil {
+			return err
+		}
 		if v.Dims == nil {
-			if !in.State {
-				return inference.Errorf(inference.Invalid, "input %q is missing; the model needs %v", in.Name, p.infoIn)
-			}
 			continue
 		}
 		if in.State && j.Session != nil {
 			return inference.Errorf(inference.Invalid, "input %q is a state, which the session keeps; leave it out, or send the request without a session", in.Name)
-		}
-		if !p.infoIn[i].Fits(v.Dims, map[string]int{}) {
-			return inference.Errorf(inference.Invalid, "input %v: shape %v does not fit", p.infoIn[i], v.Dims)
-		}
-		if at := slices.IndexFunc(v.Doubles, beyondFloat32); at >= 0 {
-			return inference.Errorf(inference.Invalid, "input %v: element %d is %g, outside the range of float32, in which the model computes", p.infoIn[i], at, v.Doubles[at])
 		}
 		if !p.batched {
 			j.Cost += float64(v.Len())
@@ -182,6 +176,20 @@ func (p *graphProgram) Check(j *batch.Job) error {
 	}
 	if j.Key = noKey; free != nil || p.sharing {
 		j.Key = graphKey{string(free), p.hashShared(j.Inputs)}
+	}
+	return nil
+}
+
+// checkInput checks one input, whatever the others are.
+func (p *graphProgram) checkInput(i int, v *inference.Value) error {
+	switch {
+	case v.Dims == nil && !p.ins[i].State:
+		return inference.Errorf(inference.Invalid, "input %q is missing; the model needs %v", p.ins[i].Name, p.infoIn)
+	case v.Dims != nil && !p.infoIn[i].Fits(v.Dims, map[string]int{}):
+		return inference.Errorf(inference.Invalid, "input %v: shape %v does not fit", p.infoIn[i], v.Dims)
+	}
+	if at := slices.IndexFunc(v.Doubles, beyondFloat32); at >= 0 {
+		return inference.Errorf(inference.Invalid, "input %v: element %d is %g, outside the range of float32, in which the model computes", p.infoIn[i], at, v.Doubles[at])
 	}
 	return nil
 }
