@@ -561,7 +561,7 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := graph.Read(path)
+		m, err := graph.Parse(path, b) // these bytes, which the fingerprint is of
 		if err != nil {
 			return nil, err
 		}
