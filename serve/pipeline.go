@@ -169,7 +169,7 @@ func (c *PipelineConfig) infos(newest func(model string) (*version, error)) (ins
 type step struct {
 	*StageConfig
 	v     *version
-	keeps bool // it keeps a state
+	keeps bool // it keeps a state for the request's sequence
 }
 
 // request returns that of a stage for the values that there are.
@@ -198,7 +198,7 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 	if err != nil {
 		return nil, err
 	}
-	steps, err := p.steps(s)
+	steps, err := p.steps(s, seq)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 			}
 			return nil, fault
 		}
-		changed = changed || its.id != ""
+		changed = changed || one.keeps
 		for k := range out.Outputs {
 			t := &out.Outputs[k]
 			t.Name = named(one.Outputs, t.Name)
@@ -257,14 +257,14 @@ func (p *pipeline) infer(ctx context.Context, s *Server, r *inference.Request, s
 }
 
 // steps finds the stages' newest versions.
-func (p *pipeline) steps(s *Server) ([]step, error) {
+func (p *pipeline) steps(s *Server, seq sequence) ([]step, error) {
 	list := make([]step, len(p.c.Stages))
 	for i := range list {
 		_, v, err := s.find(p.c.Stages[i].Model, "")
 		if err != nil {
 			return nil, err
 		}
-		list[i] = step{&p.c.Stages[i], v, v.program().NewState() != nil}
+		list[i] = step{&p.c.Stages[i], v, seq.id != "" && v.program().NewState() != nil}
 	}
 	return list, nil
 }
@@ -376,7 +376,7 @@ func (c *step) check(j *batch.Job, known map[string]*inference.Tensor, seq seque
 	if !whole {
 		return nil
 	}
-	if c.keeps && seq.id != "" { // which one does not matter yet
+	if c.keeps { // which one does not matter yet
 		j.Session, j.Begin, j.End = &batch.Session{}, seq.start, seq.end
 	}
 	return c.v.program().Check(j)

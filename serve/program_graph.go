@@ -275,7 +275,7 @@ func (v *verdicts) note(sum valueHash, independent bool) {
 
 // independent reports whether jobs with the key of j may be computed together. A value that is
 // not known is tried, one at a time beside the requests, which are computed one by one until
-// its verdict is there.
+// its verdict is there; so are those that are too large for a trial.
 func (p *graphProgram) independent(j *batch.Job) bool {
 	if !p.sharing {
 		return true
