@@ -352,7 +352,7 @@ func TestInferForms(t *testing.T) {
 		t.Errorf("classification: %s, want %s", text, first)
 	}
 	piped := expected(t, s, "both", nil, stepInput(1)).Outputs[0]
-	piped.Datatype, piped.Value = inference.BYTES, classify(&piped.Value, 2, []string{"a", "b", "c"})
+	piped.Value, piped.Datatype = classify(&piped, 2, []string{"a", "b", "c"}), inference.BYTES
 	_, body = stepBody(t, 1, false, nil, inference.Output{Name: piped.Name, Params: inference.Params{"classification": int64(2)}})
 	_, text = ask(t, "POST", strings.Replace(url, "/step/", "/both/", 1), body)
 	if r, err := inference.ReadResponse("", []byte(text)); err != nil || !slices.Equal(r.Outputs[0].Texts, piped.Texts) {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -138,21 +139,37 @@ func wholeParam(p inference.Params, name string) (n uint64, given bool, err erro
 // inferOn runs a request on a version. name is that of the session's model: of a stage of a
 // pipeline it is not the version's.
 func (s *Server) inferOn(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (*inference.Response, error) {
+	for tries := 1; ; tries++ {
+		out, ended, err := s.inferOnce(ctx, v, name, r, seq, c, began)
+		if !ended || tries == mostTries || ctx.Err() != nil {
+			return out, err
+		}
+	}
+}
+
+// mostTries is how often a sequence is begun that is over before its first request is computed.
+const mostTries = 8
+
+// inferOnce is one try of inferOn. ended says that the sequence that it was to begin, or to follow,
+// was over before.
+func (s *Server) inferOnce(ctx context.Context, v *version, name string, r *inference.Request, seq sequence, c Caller, began time.Time) (out *inference.Response, ended bool, err error) {
 	var n *batch.Session
 	fresh := false
 	if seq.id != "" {
-		var err error
 		if n, fresh, err = s.sequence(v, name, seq, c); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		v = n.Queue().Owner.(*version) // a session goes on in the version that it began in
 		if r.Version != "" && r.Version != v.number {
-			return nil, inference.Errorf(inference.Invalid, "sequence %s began in version %s of model %q, and goes on there; got version %s", seq.id, v.number, v.name, r.Version)
+			return nil, false, inference.Errorf(inference.Invalid, "sequence %s began in version %s of model %q, and goes on there; got version %s", seq.id, v.number, v.name, r.Version)
 		}
 	}
 	j, classes, err := v.job(r, c)
 	if err == nil {
 		j.Session, j.Begin, j.End = n, seq.start && n != nil, seq.end
+		err = v.writable(r, j, classes)
+	}
+	if err == nil {
 		v.decoded.Add(int64(time.Since(began)))
 		err = v.do(ctx, j)
 	}
@@ -160,19 +177,19 @@ func (s *Server) inferOn(ctx context.Context, v *version, name string, r *infere
 		if seq.start && inference.AsError(err).Code == inference.NotFound {
 			// The sequence that it was to follow may have ended meanwhile, and a new one by an
 			// idle limit that is very short.
-			if why := n.Over(); why != "" && (!fresh || why == batch.Idle || why == batch.Evicted) {
-				return s.inferOn(ctx, v, name, r, seq, c, began)
-			}
+			why := n.Over()
+			ended = why != "" && (!fresh || why == batch.Idle || why == batch.Evicted)
 		}
 		if fresh {
 			n.End(batch.Ended) // it never began
 		}
-		return nil, inference.AsError(err)
+		return nil, ended, inference.AsError(err)
 	}
 	s.traceJob(ctx, v, j)
 	answered := time.Now()
 	defer func() { v.encoded.Add(int64(time.Since(answered))) }()
-	return v.response(r, j, classes)
+	out, err = v.response(r, j, classes)
+	return out, false, err
 }
 
 // sequence finds or opens the session of a sequence.
@@ -181,7 +198,7 @@ func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *b
 	switch {
 	case err == nil && !allowed(c, n):
 		return nil, false, inference.Errorf(inference.Denied, "sequence %s of model %q is another client's; use another id", seq.id, name)
-	case err == nil && (!seq.start || n.Queue() == v.q):
+	case err == nil && (!seq.start || n.Queue() == v.q && c.owns(n)):
 		return n, false, nil // one that starts anew does so in its turn, behind requests before it
 	case seq.start:
 		n, err = s.openSession(v, name, batch.Opening{ID: seq.id, Client: c.Client, Life: v.c.Life, Replace: n}, c.Owner)
@@ -197,6 +214,18 @@ func (s *Server) sequence(v *version, name string, seq sequence, c Caller) (n *b
 		why = fmt.Sprintf(" (the sequence of that id is over: %s)", reason)
 	}
 	return nil, false, inference.Errorf(inference.Invalid, "inference request for sequence %s to model '%s' must specify the START flag on the first request of the sequence%s", seq.id, v.name, why)
+}
+
+// owns reports whether a session is one that the caller has begun and that ends with what it
+// ends with. Who starts another's anew has it from then on.
+func (c Caller) owns(n *batch.Session) bool {
+	if n.Client() != c.Client {
+		return false
+	}
+	if c.Owner == nil {
+		return !n.Transient
+	}
+	return c.Owner.has(n)
 }
 
 // openSession opens a session that, with an owner, ends with its connection.
@@ -325,6 +354,18 @@ func listed(list []inference.Info) string {
 	return strings.Join(names, ", ")
 }
 
+// writable reports an output that is wanted and has no form in the answer, before it is computed.
+func (v *version) writable(r *inference.Request, j *batch.Job, classes []int) error {
+	for i := range v.outs {
+		if o := &v.outs[i]; j.Wanted(i, o) && (classes == nil || classes[i] == 0) {
+			if err := r.Writable(o.Name, o.Datatype); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // response makes the answer of a job: the outputs in the order in which they were asked
 // for, or else the model's.
 func (v *version) response(r *inference.Request, j *batch.Job, classes []int) (*inference.Response, error) {
@@ -335,7 +376,7 @@ func (v *version) response(r *inference.Request, j *batch.Job, classes []int) (*
 		}
 		t := inference.Tensor{Name: v.outs[i].Name, Datatype: v.outs[i].Datatype, Value: j.Outputs[i]}
 		if classes != nil && classes[i] > 0 {
-			t.Datatype, t.Value = inference.BYTES, classify(&t.Value, classes[i], v.outs[i].Labels)
+			t.Datatype, t.Value = inference.BYTES, classify(&t, classes[i], v.outs[i].Labels)
 		}
 		out.Outputs = append(out.Outputs, t)
 	}
@@ -353,7 +394,7 @@ func (v *version) response(r *inference.Request, j *batch.Job, classes []int) (*
 
 // classify returns the n largest of each row of an output as "value:index:label", the
 // largest first. A row is all that is behind the first dimension.
-func classify(v *inference.Value, n int, labels []string) inference.Value {
+func classify(v *inference.Tensor, n int, labels []string) inference.Value {
 	rows, width := 1, v.Len()
 	if len(v.Dims) > 1 {
 		rows = v.Dims[0]
@@ -367,20 +408,24 @@ func classify(v *inference.Value, n int, labels []string) inference.Value {
 		out.Dims = []int{n}
 	}
 	number := func(i int) float64 {
-		switch {
-		case v.Floats != nil:
+		if v.Floats != nil {
 			return float64(v.Floats[i])
-		case v.Doubles != nil:
-			return v.Doubles[i]
 		}
-		return float64(v.Ints[i])
+		return v.Doubles[i]
 	}
+	unsigned := v.Datatype == inference.UINT64
 	order := make([]int, width)
 	for row := range rows {
 		for i := range order {
 			order[i] = row*width + i
 		}
 		slices.SortStableFunc(order, func(a, b int) int {
+			switch {
+			case unsigned:
+				return cmp.Compare(uint64(v.Ints[b]), uint64(v.Ints[a]))
+			case v.Ints != nil:
+				return cmp.Compare(v.Ints[b], v.Ints[a])
+			}
 			x, y := number(a), number(b)
 			switch {
 			case x > y || y != y && x == x: // what is not a number comes last
@@ -391,11 +436,18 @@ func classify(v *inference.Value, n int, labels []string) inference.Value {
 			return 0
 		})
 		for _, i := range order[:n] {
-			text := fmt.Sprintf("%f:%d", number(i), i-row*width)
-			if v.Ints != nil {
-				text = fmt.Sprintf("%d:%d", v.Ints[i], i-row*width)
+			var text string
+			switch {
+			case unsigned:
+				text = strconv.FormatUint(uint64(v.Ints[i]), 10)
+			case v.Ints != nil:
+				text = strconv.FormatInt(v.Ints[i], 10)
+			default:
+				text = strconv.FormatFloat(number(i), 'f', 6, 64)
 			}
-			if k := i - row*width; k < len(labels) {
+			k := i - row*width
+			text += ":" + strconv.Itoa(k)
+			if k < len(labels) {
 				text += ":" + labels[k]
 			}
 			out.Texts = append(out.Texts, text)

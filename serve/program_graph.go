@@ -3,6 +3,7 @@ package serve
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
@@ -30,6 +32,11 @@ type graphProgram struct {
 	batched     bool
 	inAxis      []int // of the batch, -1: all rows share the input
 	outAxis     []int
+	outRank     []int // of the outputs in the trial runs
+	sharing     bool  // some input has no batch dimension
+	tried       verdicts
+	closing     context.Context // ends with the program
+	close       context.CancelFunc
 	cells       []int // for each input that is a state its elements in one row
 	offset      []int // of each state in a session's memory
 	size        int   // of a session's memory
@@ -53,6 +60,7 @@ type graphOptions struct {
 // newGraphProgram returns the program of a graph.
 func newGraphProgram(m *graph.Model, fingerprint string, o graphOptions) (*graphProgram, error) {
 	p := &graphProgram{m: m, fingerprint: fingerprint, infoIn: m.Inputs()}
+	p.closing, p.close = context.WithCancel(context.Background())
 	pairs, err := graph.StatePairs(p.infoIn, m.Outputs(), o.states)
 	if err != nil {
 		return nil, err
@@ -101,31 +109,39 @@ func (p *graphProgram) Outputs() []inference.Info { return p.outs }
 func (p *graphProgram) Platform() string          { return "onnx_onnxv1" }
 func (p *graphProgram) Batched() bool             { return p.batched }
 func (p *graphProgram) Fingerprint() string       { return p.fingerprint }
-func (p *graphProgram) Close()                    {}
+func (p *graphProgram) Close()                    { p.close() }
 
 // stateful reports whether the graph has states.
 func (p *graphProgram) stateful() bool {
 	return slices.ContainsFunc(p.ins, func(i inference.Info) bool { return i.State })
 }
 
+// graphKey is the key of a graph's jobs.
+type graphKey struct {
+	free   string // sizes of dimensions besides the batch
+	shared valueHash
+}
+
+// valueHash is a hash of the inputs that have no batch dimension: rows that share them are
+// computed together, and the values themselves may be large.
+type valueHash [sha256.Size]byte
+
+var noKey any = graphKey{}
+
 // Check compares a job's inputs with the graph's.
 func (p *graphProgram) Check(j *batch.Job) error {
 	j.Rows, j.Cost, j.Alike = 0, 0, 0
-	var key []byte
-	whole := true // the key has nothing yet
+	var free []byte
 	for i := range p.ins {
 		in, v := &p.ins[i], &j.Inputs[i]
+		if err := p.checkInput(i, v); err != nil {
+			return err
+		}
 		if v.Dims == nil {
-			if !in.State {
-				return inference.Errorf(inference.Invalid, "input %q is missing; the model needs %v", in.Name, p.infoIn)
-			}
 			continue
 		}
 		if in.State && j.Session != nil {
 			return inference.Errorf(inference.Invalid, "input %q is a state, which the session keeps; leave it out, or send the request without a session", in.Name)
-		}
-		if !p.infoIn[i].Fits(v.Dims, map[string]int{}) {
-			return inference.Errorf(inference.Invalid, "input %v: shape %v does not fit", p.infoIn[i], v.Dims)
 		}
 		if !p.batched {
 			j.Cost += float64(v.Len())
@@ -140,12 +156,9 @@ func (p *graphProgram) Check(j *batch.Job) error {
 				}
 				j.Rows = d
 			case p.infoIn[i].Any || p.infoIn[i].Dims[k].Size < 0:
-				key, whole = binary.AppendUvarint(key, uint64(i)<<8|uint64(k)), false
-				key = binary.AppendUvarint(key, uint64(d))
+				free = binary.AppendUvarint(free, uint64(i)<<8|uint64(k))
+				free = binary.AppendUvarint(free, uint64(d))
 			}
-		}
-		if axis < 0 {
-			key, whole = appendElements(key, v), false
 		}
 		if !in.State {
 			j.Cost += float64(v.Len())
@@ -161,12 +174,29 @@ func (p *graphProgram) Check(j *batch.Job) error {
 	case j.Session != nil && j.Rows != 1:
 		return inference.Errorf(inference.Invalid, "a request of a session has one row, got %d; open a session for each", j.Rows)
 	}
-	if whole {
-		j.Key = ""
-	} else {
-		j.Key = string(key)
+	if j.Key = noKey; free != nil || p.sharing {
+		j.Key = graphKey{string(free), p.hashShared(j.Inputs)}
 	}
 	return nil
+}
+
+// checkInput checks one input, whatever the others are.
+func (p *graphProgram) checkInput(i int, v *inference.Value) error {
+	switch {
+	case v.Dims == nil && !p.ins[i].State:
+		return inference.Errorf(inference.Invalid, "input %q is missing; the model needs %v", p.ins[i].Name, p.infoIn)
+	case v.Dims != nil && !p.infoIn[i].Fits(v.Dims, map[string]int{}):
+		return inference.Errorf(inference.Invalid, "input %v: shape %v does not fit", p.infoIn[i], v.Dims)
+	}
+	if at := slices.IndexFunc(v.Doubles, beyondFloat32); at >= 0 {
+		return inference.Errorf(inference.Invalid, "input %v: element %d is %g, outside the range of float32, in which the model computes", p.infoIn[i], at, v.Doubles[at])
+	}
+	return nil
+}
+
+// beyondFloat32 reports whether a finite number would be infinite.
+func beyondFloat32(x float64) bool {
+	return math.IsInf(float64(float32(x)), 0) && !math.IsInf(x, 0)
 }
 
 func rowsText(rows int) string {
@@ -176,22 +206,142 @@ func rowsText(rows int) string {
 	return fmt.Sprintf("%d as in the inputs before it", rows)
 }
 
-// appendElements adds a value to a key.
-func appendElements(key []byte, v *inference.Value) []byte {
-	for _, x := range v.Floats {
-		key = binary.LittleEndian.AppendUint32(key, math.Float32bits(x))
+// hashShared returns the hash of the inputs that have no batch dimension, zeros if there are none.
+func (p *graphProgram) hashShared(inputs []inference.Value) (sum valueHash) {
+	if !p.sharing {
+		return sum
 	}
-	for _, x := range v.Doubles {
-		key = binary.LittleEndian.AppendUint64(key, math.Float64bits(x))
+	h := sha256.New()
+	b := make([]byte, 0, 4096)
+	add := func(bits uint64) {
+		if len(b) == cap(b) {
+			h.Write(b)
+			b = b[:0]
+		}
+		b = binary.LittleEndian.AppendUint64(b, bits)
 	}
-	for _, x := range v.Ints {
-		key = binary.LittleEndian.AppendUint64(key, uint64(x))
+	for i, axis := range p.inAxis {
+		if axis >= 0 {
+			continue
+		}
+		v := &inputs[i]
+		add(uint64(len(v.Dims)))
+		for _, d := range v.Dims {
+			add(uint64(d))
+		}
+		for _, x := range v.Floats {
+			add(uint64(math.Float32bits(x)))
+		}
+		for _, x := range v.Doubles {
+			add(math.Float64bits(x))
+		}
+		for _, x := range v.Ints {
+			add(uint64(x))
+		}
 	}
-	return key
+	h.Write(b)
+	h.Sum(sum[:0])
+	return sum
 }
 
-// Run computes jobs together. If that fails, each is computed alone, so that one request
-// does not fail another.
+// verdicts are the values of inputs without a batch dimension for which it is known whether
+// rows are independent of each other. Such an input may decide what is computed, as the axis of
+// a sum does, which may be the rows' own.
+type verdicts struct {
+	mu    sync.Mutex
+	known map[valueHash]bool
+	busy  bool // a value is being tried
+}
+
+const (
+	mostVerdicts = 256
+	trialTime    = 10 * time.Second // after which rows with the value are not computed together
+)
+
+func (v *verdicts) note(sum valueHash, independent bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.known == nil {
+		v.known = map[valueHash]bool{}
+	}
+	if len(v.known) >= mostVerdicts {
+		for some := range v.known {
+			delete(v.known, some)
+			break
+		}
+	}
+	v.known[sum] = independent
+}
+
+// independent reports whether jobs with the key of j may be computed together. A value that is
+// not known is tried, one at a time beside the requests, which are computed one by one until
+// its verdict is there; so are those that are too large for a trial.
+func (p *graphProgram) independent(j *batch.Job) bool {
+	if !p.sharing {
+		return true
+	}
+	sum := j.Key.(graphKey).shared
+	p.tried.mu.Lock()
+	defer p.tried.mu.Unlock()
+	if yes, known := p.tried.known[sum]; known || p.tried.busy || j.Cost > float64(mostTrial) {
+		return yes
+	}
+	p.tried.busy = true
+	like := p.rowOf(j)
+	go func() {
+		yes := p.try(like)
+		p.tried.note(sum, yes)
+		p.tried.mu.Lock()
+		p.tried.busy = false
+		p.tried.mu.Unlock()
+	}()
+	return false
+}
+
+// rowOf copies a job's first row, to make others like it.
+func (p *graphProgram) rowOf(j *batch.Job) []inference.Value {
+	like := make([]inference.Value, len(p.ins))
+	for i := range like {
+		v, axis := &j.Inputs[i], p.inAxis[i]
+		switch {
+		case axis < 0:
+			like[i] = inference.Value{Dims: slices.Clone(v.Dims), Floats: slices.Clone(v.Floats), Doubles: slices.Clone(v.Doubles), Ints: slices.Clone(v.Ints)}
+			continue
+		case v.Dims == nil: // a state
+			like[i].Dims = slices.Clone(p.ins[i].Dims)
+		default:
+			like[i].Dims = slices.Clone(v.Dims)
+		}
+		like[i].Dims[axis] = 1
+		if l := layoutOf(like[i].Dims, axis); p.ins[i].Datatype.Kind() == inference.Ints {
+			like[i].Ints = make([]int64, l.outer*l.inner)
+			if v.Dims != nil {
+				copyRows(like[i].Ints, l, 0, v.Ints, l.of(v.Dims[axis]), 0, 1)
+			}
+		}
+	}
+	return like
+}
+
+// try reports whether rows like one, with its values of inputs without a batch dimension, are
+// independent and their outputs lie as in the trial runs when the graph was opened.
+func (p *graphProgram) try(like []inference.Value) (yes bool) {
+	ctx, stop := context.WithTimeout(p.closing, trialTime)
+	defer stop()
+	defer func() {
+		if recover() != nil { // what the requests run into as well, if it is theirs
+			yes = false
+		}
+	}()
+	r := rand.New(rand.NewPCG(1, 2))
+	jobs := p.rowsLike(r, like)
+	axes, ranks, fits, ok := p.lie(ctx, jobs)
+	return fits && ok && slices.Equal(axes, p.outAxis) && slices.Equal(ranks, p.outRank) &&
+		p.agree(ctx, jobs) && p.unmoved(ctx, jobs, func() *batch.Job { return p.row(r, like) }) && ctx.Err() == nil
+}
+
+// Run computes jobs together. If that fails, or may be wrong, each is computed alone, so that
+// one request does not change the answer of another.
 func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 	if !p.batched {
 		for _, j := range jobs {
@@ -199,14 +349,18 @@ func (p *graphProgram) Run(ctx context.Context, jobs []*batch.Job) {
 		}
 		return
 	}
-	err := p.together(ctx, jobs)
-	if err == nil {
-		return
+	var err error
+	if first := jobs[0]; (len(jobs) > 1 || padded(first.Rows) > first.Rows) && p.independent(first) {
+		if err = p.together(ctx, jobs); err == nil {
+			return
+		}
+		if errors.Is(err, errUneven) && p.sharing {
+			p.tried.note(first.Key.(graphKey).shared, false)
+		}
 	}
 	for _, j := range jobs {
-		j.Err = invalid(err)
-		if len(jobs) > 1 && ctx.Err() == nil {
-			j.Err = invalid(p.together(ctx, []*batch.Job{j}))
+		if j.Err = invalid(err); err == nil || ctx.Err() == nil {
+			j.Err = invalid(p.alone(ctx, j))
 		}
 	}
 }
@@ -255,6 +409,9 @@ func padded(rows int) int {
 // room is the memory of a batch's inputs.
 type room struct{ in []graph.Value }
 
+// errUneven says that a batch's outputs are not the rows of its jobs.
+var errUneven = errors.New("the outputs of a batch do not lie as in the trial runs")
+
 func grown[T any](v []T, n int) []T {
 	if cap(v) < n {
 		return make([]T, n)
@@ -262,27 +419,21 @@ func grown[T any](v []T, n int) []T {
 	return v[:n]
 }
 
-// together runs jobs as one batch. The states of sessions change last, when nothing can fail
-// any more.
-func (p *graphProgram) together(ctx context.Context, jobs []*batch.Job) (err error) {
-	defer refused(&err)
+// together runs jobs as one batch.
+func (p *graphProgram) together(ctx context.Context, jobs []*batch.Job) error {
 	used := 0
 	for _, j := range jobs {
 		used += j.Rows
 	}
 	rows := padded(used)
-	b, _ := p.scratch.Get().(*room)
-	if b == nil {
-		b = &room{in: make([]graph.Value, len(p.ins))}
-	}
-	defer p.scratch.Put(b)
-	for i := range p.ins {
-		p.gather(&b.in[i], i, jobs, rows)
-	}
-	var wrong error
-	err = p.m.Apply(ctx, b.in, func(outs []graph.Value) {
-		if wrong = p.checkStates(outs, rows); wrong != nil {
-			return
+	return p.apply(ctx, jobs, rows, func(outs []graph.Value) error {
+		for o := range outs {
+			if axis := p.outAxis[o]; len(outs[o].Dims) != p.outRank[o] || axis >= 0 && outs[o].Dims[axis] != rows {
+				return errUneven
+			}
+		}
+		if err := p.checkStates(outs, rows); err != nil {
+			return err
 		}
 		all := make([]inference.Value, len(jobs)*len(outs))
 		for k, j := range jobs {
@@ -290,6 +441,52 @@ func (p *graphProgram) together(ctx context.Context, jobs []*batch.Job) (err err
 		}
 		for o := range outs {
 			p.scatter(o, &outs[o], jobs, used)
+		}
+		return nil
+	})
+}
+
+// alone runs one job, whose outputs are all that the graph gives.
+func (p *graphProgram) alone(ctx context.Context, j *batch.Job) error {
+	return p.apply(ctx, []*batch.Job{j}, j.Rows, func(outs []graph.Value) error {
+		if j.State() != nil {
+			if err := p.checkStates(outs, j.Rows); err != nil {
+				return err
+			}
+		}
+		j.Outputs = make([]inference.Value, len(outs))
+		for o := range outs {
+			if j.Wanted(o, &p.outs[o]) {
+				j.Outputs[o] = p.part(o, &outs[o], -1, 0, 0)
+			}
+		}
+		return nil
+	})
+}
+
+// apply runs the graph on the rows of jobs. The states of sessions change last, when nothing can
+// fail any more.
+func (p *graphProgram) apply(ctx context.Context, jobs []*batch.Job, rows int, give func(outs []graph.Value) error) (err error) {
+	defer refused(&err)
+	b, _ := p.scratch.Get().(*room)
+	if b == nil {
+		b = &room{in: make([]graph.Value, len(p.ins))}
+	}
+	defer func() {
+		for i, axis := range p.inAxis {
+			if axis < 0 { // the elements are the request's own
+				b.in[i].Data, b.in[i].Ints = nil, nil
+			}
+		}
+		p.scratch.Put(b)
+	}()
+	for i := range p.ins {
+		p.gather(&b.in[i], i, jobs, rows)
+	}
+	var wrong error
+	err = p.m.Apply(ctx, b.in, func(outs []graph.Value) {
+		if wrong = give(outs); wrong != nil {
+			return
 		}
 		for o := range outs {
 			p.keep(o, &outs[o], jobs)
@@ -703,11 +900,12 @@ func (s *graphState) UnmarshalBinary(b []byte) error {
 // confirms it by running random rows alone and together: the bits must be the same.
 func (p *graphProgram) findBatch() bool {
 	for _, axes := range p.candidates() {
+		p.sharing = slices.Contains(axes, -1)
 		if p.layout(axes) && p.confirm() {
 			return true
 		}
 	}
-	p.inAxis, p.outAxis, p.cells, p.offset, p.size = nil, nil, nil, nil, 0
+	p.inAxis, p.outAxis, p.outRank, p.cells, p.offset, p.size, p.sharing = nil, nil, nil, nil, nil, 0, false
 	return false
 }
 
@@ -804,54 +1002,88 @@ var trials = []struct {
 // confirm runs random rows alone, together and in another order, and beside rows that would
 // show in the others if the graph let them, such as infinite ones.
 func (p *graphProgram) confirm() bool {
-	p.outAxis = nil
+	ctx := context.Background()
 	for _, t := range trials {
 		r := rand.New(rand.NewPCG(1, 2))
-		jobs := make([]*batch.Job, 3)
-		for k := range jobs {
-			jobs[k] = p.row(r, t.free, t.ints, jobs[0])
-		}
-		one, ok := p.outputs(jobs[:1])
-		if !ok {
+		like := p.random(r, 1, t.free, t.ints)
+		jobs := p.rowsLike(r, like)
+		axes, ranks, fits, ok := p.lie(ctx, jobs)
+		if !fits {
 			continue
 		}
-		two, ok := p.outputs(jobs[:2])
-		if !ok {
+		if p.outAxis, p.outRank = axes, ranks; !ok || !p.agree(ctx, jobs) || !p.unmoved(ctx, jobs, func() *batch.Job { return p.row(r, like) }) {
 			return false
 		}
-		p.outAxis = make([]int, len(p.outs))
-		for o := range p.outs {
-			p.outAxis[o] = -1
-			if len(one[o].Dims) != len(two[o].Dims) {
-				return false
-			}
-			for k, d := range two[o].Dims {
-				if d == one[o].Dims[k] {
-					continue
-				}
-				if p.outAxis[o] >= 0 || d != 2*one[o].Dims[k] || one[o].Dims[k] != 1 {
-					return false
-				}
-				p.outAxis[o] = k
-			}
-			if p.outAxis[o] < 0 && p.from[o] >= 0 {
-				return false
-			}
+		if p.sharing {
+			p.tried.note(p.hashShared(like), true)
 		}
-		return p.agree(jobs) && p.unmoved(jobs, func() *batch.Job { return p.row(r, t.free, t.ints, jobs[0]) })
+		return true
 	}
 	return false
 }
 
-// row returns a job of one random row. What has no batch dimension is as in the job before.
-func (p *graphProgram) row(r *rand.Rand, free int, ints int64, before *batch.Job) *batch.Job {
-	j := &batch.Job{Rows: 1, Inputs: p.random(r, 1, free, ints)}
-	if before == nil {
-		return j
+// lie runs a row and two rows, and finds in the difference where the rows of the outputs lie: for
+// each the axis, -1 without rows, and the rank. The graph fits if it takes a row, and all is ok if
+// it takes two and gives one row or two.
+func (p *graphProgram) lie(ctx context.Context, jobs []*batch.Job) (axes, ranks []int, fits, ok bool) {
+	one, fits := p.outputs(ctx, jobs[:1])
+	if !fits {
+		return nil, nil, false, false
 	}
-	for i, a := range p.inAxis {
-		if a < 0 {
-			j.Inputs[i] = before.Inputs[i]
+	two, ok := p.outputs(ctx, jobs[:2])
+	if !ok {
+		return nil, nil, true, false
+	}
+	for o := range p.outs {
+		axis := -1
+		if len(one[o].Dims) != len(two[o].Dims) {
+			return nil, nil, true, false
+		}
+		for k, d := range two[o].Dims {
+			if d == one[o].Dims[k] {
+				continue
+			}
+			if axis >= 0 || d != 2 || one[o].Dims[k] != 1 {
+				return nil, nil, true, false
+			}
+			axis = k
+		}
+		if axis < 0 && p.from[o] >= 0 {
+			return nil, nil, true, false
+		}
+		axes, ranks = append(axes, axis), append(ranks, len(one[o].Dims))
+	}
+	return axes, ranks, true, true
+}
+
+// rowsLike returns three random rows.
+func (p *graphProgram) rowsLike(r *rand.Rand, like []inference.Value) []*batch.Job {
+	return []*batch.Job{p.row(r, like), p.row(r, like), p.row(r, like)}
+}
+
+// row returns a job of a random row of the shapes and the integers of another. What has no batch
+// dimension is the other's.
+func (p *graphProgram) row(r *rand.Rand, like []inference.Value) *batch.Job {
+	j := &batch.Job{Rows: 1, Inputs: slices.Clone(like)}
+	for i, axis := range p.inAxis {
+		v := &j.Inputs[i]
+		if axis < 0 {
+			continue
+		}
+		l := layoutOf(v.Dims, axis)
+		switch n := l.outer * l.rows * l.inner; p.ins[i].Datatype.Kind() {
+		case inference.Ints:
+			v.Ints = slices.Clone(v.Ints)
+		case inference.Doubles:
+			v.Doubles = make([]float64, n)
+			for k := range v.Doubles {
+				v.Doubles[k] = float64(float32(r.NormFloat64()))
+			}
+		default:
+			v.Floats = make([]float32, n)
+			for k := range v.Floats {
+				v.Floats[k] = float32(r.NormFloat64())
+			}
 		}
 	}
 	return j
@@ -868,7 +1100,7 @@ var strangeInts = []int64{0, 1, 2, 3}
 // unmoved reports whether rows, of usual numbers and of very small ones, have the same bits
 // beside a stranger of each kind, before and after it, as alone. A stranger that the graph
 // refuses moves nobody, as its batch is computed again one by one.
-func (p *graphProgram) unmoved(jobs []*batch.Job, row func() *batch.Job) bool {
+func (p *graphProgram) unmoved(ctx context.Context, jobs []*batch.Job, row func() *batch.Job) bool {
 	small := row()
 	p.multiply(small, 1e-3)
 	var others []*batch.Job
@@ -884,13 +1116,13 @@ func (p *graphProgram) unmoved(jobs []*batch.Job, row func() *batch.Job) bool {
 		}
 	}
 	for _, j := range []*batch.Job{jobs[0], small} {
-		if p.together(context.Background(), []*batch.Job{j}) != nil {
+		if p.together(ctx, []*batch.Job{j}) != nil {
 			return false
 		}
 		alone := j.Outputs
 		for _, other := range others {
 			for _, group := range [][]*batch.Job{{j, other}, {other, j}} {
-				if p.together(context.Background(), group) != nil {
+				if p.together(ctx, group) != nil {
 					break
 				}
 				for o := range alone {
@@ -933,12 +1165,12 @@ func (p *graphProgram) setInts(j *batch.Job, to int64) (some bool) {
 }
 
 // outputs runs jobs as a batch and returns copies of all outputs.
-func (p *graphProgram) outputs(jobs []*batch.Job) (all []inference.Value, ok bool) {
+func (p *graphProgram) outputs(ctx context.Context, jobs []*batch.Job) (all []inference.Value, ok bool) {
 	in := make([]graph.Value, len(p.ins))
 	for i := range in {
 		p.gather(&in[i], i, jobs, len(jobs))
 	}
-	err := p.m.Apply(context.Background(), in, func(outs []graph.Value) {
+	err := p.m.Apply(ctx, in, func(outs []graph.Value) {
 		for o := range outs {
 			all = append(all, p.part(o, &outs[o], -1, 0, 0))
 		}
@@ -947,10 +1179,10 @@ func (p *graphProgram) outputs(jobs []*batch.Job) (all []inference.Value, ok boo
 }
 
 // agree reports whether rows have the same bits alone and in batches.
-func (p *graphProgram) agree(jobs []*batch.Job) bool {
+func (p *graphProgram) agree(ctx context.Context, jobs []*batch.Job) bool {
 	alone := make([][]inference.Value, len(jobs))
 	for k, j := range jobs {
-		if p.together(context.Background(), []*batch.Job{j}) != nil {
+		if p.together(ctx, []*batch.Job{j}) != nil {
 			return false
 		}
 		alone[k], j.Outputs = j.Outputs, nil
@@ -961,7 +1193,7 @@ func (p *graphProgram) agree(jobs []*batch.Job) bool {
 		for _, j := range group {
 			j.Outputs = nil
 		}
-		if p.together(context.Background(), group) != nil {
+		if p.together(ctx, group) != nil {
 			return false
 		}
 		for _, j := range group {

@@ -106,9 +106,6 @@ type version struct {
 
 func (v *version) program() batch.Program { return v.q.Program }
 
-// quiet waits until no request of the version waits or runs.
-func (v *version) quiet(ctx context.Context) error { return v.q.Quiet(ctx) }
-
 func (r *repository) list() []*entry {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -355,8 +352,8 @@ func (s *Server) Unload(ctx context.Context, name string, forget bool) error {
 	return s.dismiss(ctx, e)
 }
 
-// dismiss ends the sessions of an entry that is no longer served, and closes its versions
-// when what they have accepted is answered.
+// dismiss ends the sessions of an entry that is no longer served, and closes its versions, and
+// those before them that went on with their sessions, when what they have accepted is answered.
 func (s *Server) dismiss(ctx context.Context, e *entry) error {
 	if e.pipeline != nil {
 		s.sessions.Each(nil, func(n *batch.Session) bool {
@@ -368,14 +365,20 @@ func (s *Server) dismiss(ctx context.Context, e *entry) error {
 			return true
 		})
 	}
-	var first error
 	for _, v := range e.versions {
 		v.retired.Store(true)
-		s.sessions.EndAll(v.q, batch.Unloaded)
-		if err := v.q.Close(ctx); err != nil && first == nil {
-			first = err
-		}
-		s.sessions.EndAll(v.q, batch.Unloaded) // of which one may have been opened meanwhile
+	}
+	queues := slices.DeleteFunc(s.sched.Queues(), func(q *batch.Queue) bool {
+		v, ok := q.Owner.(*version)
+		return !ok || v.name != e.name || !v.retired.Load()
+	})
+	for _, q := range queues {
+		s.sessions.EndAll(q, batch.Unloaded)
+	}
+	var first error
+	for _, q := range queues {
+		first = cmp.Or(first, q.Close(ctx))
+		s.sessions.EndAll(q, batch.Unloaded) // of which one may have been opened meanwhile
 	}
 	return first
 }
@@ -538,7 +541,7 @@ func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *vers
 		v.outAt[out.Name] = i
 	}
 	o := c.Queue
-	o.Log = s.log
+	o.Log, o.Owner = s.log, v
 	told := o.OnBatch
 	o.OnBatch = func(rows int, took time.Duration) {
 		v.meter.batch(rows, took)
@@ -547,7 +550,6 @@ func (s *Server) newVersion(c ModelConfig, number string, p batch.Program) *vers
 		}
 	}
 	v.q = s.sched.Add(p, o)
-	v.q.Owner = v
 	return v
 }
 
@@ -559,7 +561,7 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := graph.Read(path)
+		m, err := graph.Parse(path, b) // these bytes, which the fingerprint is of
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -127,11 +128,9 @@ func (s *Server) limits() *Limits { return s.limited.Load() }
 // accepted are answered; new sessions are refused meanwhile.
 func (s *Server) Drain(ctx context.Context) error {
 	s.draining.Store(true)
-	for _, e := range s.models.list() {
-		for _, v := range e.versions {
-			if err := v.quiet(ctx); err != nil {
-				return err
-			}
+	for _, q := range s.sched.Queues() { // also of versions that others have replaced
+		if err := q.Quiet(ctx); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()
@@ -145,9 +144,10 @@ func (s *Server) Close(ctx context.Context) error {
 	s.endStreams()
 	var first error
 	for _, e := range s.models.list() {
-		if err := s.Unload(ctx, e.name, false); err != nil && first == nil {
-			first = err
-		}
+		first = cmp.Or(first, s.Unload(ctx, e.name, false))
+	}
+	for _, q := range s.sched.Queues() { // of what was replaced or removed, and still computes
+		first = cmp.Or(first, q.Close(ctx))
 	}
 	if s.store != nil {
 		s.store.release()
@@ -216,6 +216,14 @@ func (o *Owner) add(n *batch.Session) {
 	if o.told != nil {
 		n.Watch(o.told)
 	}
+}
+
+// has reports whether a session ends with the owner.
+func (o *Owner) has(n *batch.Session) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, has := o.all[n]
+	return has
 }
 
 func (o *Owner) drop(n *batch.Session) {

@@ -13,6 +13,7 @@ import (
 	"math"
 	"mime"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,6 +139,7 @@ func (s *Server) newStream(r *http.Request, owner *Owner, l streamLimits) (*stre
 	case model == "":
 		err = inference.Errorf(inference.Invalid, "the stream has no model, expected ?model= with the name of one: the server has %s", s.names())
 	default:
+		st.c.Owner = owner
 		st.h, err = s.hold(model, q.Get("version"), batch.Opening{Client: st.c.Client, Life: life}, owner)
 	}
 	if err != nil {
@@ -226,6 +228,8 @@ func (st *stream) run(ctx context.Context) {
 	}
 	defer st.s.holdToken(st.c, told)()
 	answered := make(chan struct{})
+	defer func() { <-answered }()
+	defer close(st.pending) // also if a request panics
 	go func() {
 		defer close(answered)
 		st.answer()
@@ -246,8 +250,6 @@ func (st *stream) run(ctx context.Context) {
 			}
 		}
 	}
-	close(st.pending)
-	<-answered
 }
 
 // take submits the request of a message when there is room for it. It returns false when
@@ -309,6 +311,9 @@ func (st *stream) submit(m message) *pending {
 	}
 	if err == nil {
 		j.Session, j.Begin, j.End = st.h.parts[0], seq.start, seq.end
+		err = st.writable(p, v, j, classes)
+	}
+	if err == nil {
 		v.decoded.Add(int64(time.Since(began)))
 		var stop context.CancelFunc
 		if ctx, stop, err = st.s.timed(st.ctx, q.Params); err == nil {
@@ -326,6 +331,30 @@ func (st *stream) submit(m message) *pending {
 	}
 	return p
 }
+
+// writable reports an output that the answer of a request cannot have, before it is computed.
+func (st *stream) writable(p *pending, v *version, j *batch.Job, classes []int) error {
+	if p.form == object {
+		for i := range v.outs {
+			if o := &v.outs[i]; j.Wanted(i, o) && p.q.Binary(o.Name) && !st.conn.carries() {
+				return errLines
+			}
+		}
+		return v.writable(p.q, j, classes)
+	}
+	wanted := 0
+	for i := range v.outs {
+		if j.Wanted(i, &v.outs[i]) {
+			wanted++
+		}
+	}
+	if wanted == 1 {
+		return nil
+	}
+	return v.writable(&inference.Request{Text: true}, j, classes) // as encode writes them
+}
+
+var errLines = inference.Errorf(inference.Invalid, "lines of JSON have no binary data; ask for outputs without binary_data, or use a WebSocket")
 
 // read reads a request from a message.
 func (st *stream) read(m message) (*inference.Request, form, error) {
@@ -465,17 +494,7 @@ func (st *stream) answer() {
 
 // reply returns the answer of a request when it is there.
 func (st *stream) reply(p *pending) message {
-	var m message
-	var out *inference.Response
-	err := p.err
-	if err == nil {
-		out, err = p.wait()
-	}
-	if err == nil {
-		began := time.Now()
-		m, err = st.encode(p, out)
-		st.version().encoded.Add(int64(time.Since(began)))
-	}
+	m, err := st.result(p)
 	if err != nil {
 		fault := struct {
 			Error string `json:"error"`
@@ -489,6 +508,28 @@ func (st *stream) reply(p *pending) message {
 	}
 	st.last.Store(int64(len(m.b)))
 	return m
+}
+
+// result returns the answer of a request. A panic is its error: on this goroutine nobody else
+// would catch it, and the process would end.
+func (st *stream) result(p *pending) (m message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			st.s.log.Error("a request of a stream failed", "model", st.h.e.name, "problem", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = inference.Errorf(inference.Internal, "the server failed on this request")
+		}
+	}()
+	if p.err != nil {
+		return message{}, p.err
+	}
+	out, err := p.wait()
+	if err != nil {
+		return message{}, err
+	}
+	began := time.Now()
+	m, err = st.encode(p, out)
+	st.version().encoded.Add(int64(time.Since(began)))
+	return m, err
 }
 
 // encode writes an answer in the form of its request.
@@ -519,7 +560,7 @@ func (st *stream) encode(p *pending, out *inference.Response) (message, error) {
 	case err != nil || header == "":
 		return message{b: body}, err
 	case !st.conn.carries():
-		return message{}, inference.Errorf(inference.Invalid, "lines of JSON have no binary data; ask for outputs without binary_data, or use a WebSocket")
+		return message{}, errLines
 	}
 	n, err := strconv.ParseUint(header, 10, 32)
 	return message{binary: true, b: append(binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(n)), body...)}, err

@@ -425,6 +425,7 @@ func plainSystemError(err error) error {
 // ready. One that does not open is told, and is an error only if it is the last.
 func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Config) (ready int, err error) {
 	var first error
+	var failed []string
 	for _, m := range config.Models {
 		err := s.Add(ctx, m)
 		var fault *inference.Error
@@ -432,23 +433,28 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 		case ctx.Err() != nil:
 			return 0, nil
 		case err == nil:
-			ready++
 		case errors.As(err, &fault):
 			first = cmp.Or(first, err)
-			if len(config.Models) > 1 {
-				fmt.Fprintf(a.stderr, "Not ready: %s\n", oneLine(err.Error()))
-			}
+			failed = append(failed, oneLine(err.Error()))
 		case errors.As(err, new(*model.FileError)): // of a line of the configuration
 			return 0, err
 		default:
 			return 0, misusef("%v", err)
 		}
 	}
-	if ready == 0 {
-		if len(config.Models) > 1 {
-			return 0, errors.New("none of the models can be opened")
+	for _, m := range s.Models() { // an older version may be served in place of one that does not open
+		if m.Problem == "" {
+			ready++
 		}
+	}
+	if ready == 0 && len(config.Models) == 1 {
 		return 0, first
+	}
+	for _, text := range failed {
+		fmt.Fprintln(a.stderr, "Not ready:", text)
+	}
+	if ready == 0 {
+		return 0, errors.New("none of the models can be opened")
 	}
 	for _, p := range config.Pipelines {
 		if err := s.AddPipeline(p); err != nil {

@@ -217,6 +217,30 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// A newest version that is damaged does not keep an older one from being served, also at the
+// start.
+func TestServeOlderVersion(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sums")
+	for version, text := range map[string][]byte{"1": onnxGraph("sums"), "2": []byte("damaged")} {
+		if err := os.MkdirAll(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, version, "model.onnx"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startServer(t, dir)
+	if len(p.Models) != 1 || p.Models[0].Version != "1" || p.Models[0].Problem != "" {
+		t.Errorf("models %+v", p.Models)
+	}
+	if status, _ := fetch(t, http.MethodGet, p.HTTP+"/v2/health/ready", ""); status != 200 {
+		t.Errorf("ready: %d", status)
+	}
+	if log := p.end(t); !strings.Contains(log, `Not ready: model "sums": version 2: `) {
+		t.Errorf("stderr: %s", log)
+	}
+}
+
 // waitFor returns the rest of the line of stderr that begins so. The line is written before
 // the object on stdout.
 func waitFor(t *testing.T, p *serverProcess, begin string) string {

@@ -62,6 +62,8 @@ type QueueOptions struct {
 	OnBatch func(rows int, took time.Duration)
 	// Log, if not nil, is told of programs that panic.
 	Log *slog.Logger
+	// Owner is the caller's, such as the model that the program is a version of.
+	Owner any
 }
 
 // longRun is the time from which a batch counts as long: one executor is kept free of these,
@@ -71,7 +73,7 @@ const longRun = 5 * time.Millisecond
 // Queue is the jobs of one program.
 type Queue struct {
 	Program Program
-	Owner   any // of the caller's, such as the model that the program is a version of
+	Owner   any // that of the options
 
 	s       *Scheduler
 	o       QueueOptions
@@ -162,7 +164,7 @@ func (s *Scheduler) Add(p Program, o QueueOptions) *Queue {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	q := &Queue{Program: p, s: s, o: o, clients: map[string]int{}, sizes: map[int]SizeStats{}, idle: sync.NewCond(&s.mu)}
+	q := &Queue{Program: p, Owner: o.Owner, s: s, o: o, clients: map[string]int{}, sizes: map[int]SizeStats{}, idle: sync.NewCond(&s.mu)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range q.lanes {
@@ -174,6 +176,18 @@ func (s *Scheduler) Add(p Program, o QueueOptions) *Queue {
 		s.lanes = append(s.lanes, &q.lanes[i])
 	}
 	return q
+}
+
+// Queues returns the queues whose programs are not closed yet.
+func (s *Scheduler) Queues() (list []*Queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if l == &l.q.lanes[0] {
+			list = append(list, l.q)
+		}
+	}
+	return list
 }
 
 func either[T int | float64 | time.Duration](v, otherwise T) T {
@@ -1017,8 +1031,10 @@ func (q *Queue) shut() {
 	for q.active > 0 {
 		q.idle.Wait()
 	}
-	s.lanes = slices.DeleteFunc(s.lanes, func(l *lane) bool { return l.q == q })
 	s.mu.Unlock()
 	q.Program.Close()
+	s.mu.Lock()
+	s.lanes = slices.DeleteFunc(s.lanes, func(l *lane) bool { return l.q == q })
+	s.mu.Unlock()
 	close(q.closed)
 }

@@ -102,6 +102,8 @@ type Request struct {
 	Params         Params
 	Inputs         []Tensor
 	Outputs        []Output // requested; nil: all
+	// Text says that the answer is JSON, but for outputs that are asked for in binary form.
+	Text bool
 	// Raw says that the body was the only input, whose name, type and shape the receiver
 	// deduces: the first Tensor has no name, and Texts[0] holds the body's bytes.
 	Raw bool

@@ -54,7 +54,7 @@ func ReadRequest(header string, body []byte) (*Request, error) {
 		return &Request{Raw: true, Inputs: []Tensor{{Value: Value{Texts: []string{string(body)}}}}}, nil
 	}
 	s := &reader{scanner: scanner{b: text}, what: "input", binary: header != ""}
-	r, some := &Request{}, false
+	r, some := &Request{Text: true}, false
 	err = s.message("request", &r.ID, &r.Params, func(key string) (err error) {
 		switch key {
 		case "inputs":
@@ -701,7 +701,7 @@ func WriteResponse(r *Response, req *Request) (header string, body []byte, err e
 	}
 	binary := make([]bool, 0, 8)
 	for i := range r.Outputs {
-		binary = append(binary, req.wantsBinary(r.Outputs[i].Name))
+		binary = append(binary, req.Binary(r.Outputs[i].Name))
 	}
 	w := writer{what: "output", b: make([]byte, 0, room(r.Outputs, binary))}
 	w.b = append(w.b, `{"model_name":`...)
@@ -727,8 +727,22 @@ func WriteResponse(r *Response, req *Request) (header string, body []byte, err e
 	return w.finish(r.Outputs, binary)
 }
 
-// wantsBinary reports whether a request wants an output in binary form.
-func (r *Request) wantsBinary(name string) bool {
+// Writable returns the error that [WriteResponse] has for an output of the datatype, whatever its
+// elements are: it is known before they are computed.
+func (r *Request) Writable(name string, t Datatype) error {
+	if r.Text && !r.Binary(name) && (t == FP16 || t == BF16) {
+		return noText("output", name, t)
+	}
+	return nil
+}
+
+// noText is the error of a tensor that JSON has no form for.
+func noText(what, name string, t Datatype) error {
+	return Errorf(Invalid, "%s %q is %s, which has no form in JSON; ask for binary form with its parameter %s", what, name, t, binaryData)
+}
+
+// Binary reports whether a request wants an output in binary form.
+func (r *Request) Binary(name string) bool {
 	if r.Raw {
 		return true
 	}
@@ -909,7 +923,7 @@ func (w *writer) tensor(t *Tensor, binary bool) error {
 func (w *writer) elements(t *Tensor) error {
 	switch t.Datatype {
 	case FP16, BF16:
-		return Errorf(Invalid, "%s %q is %s, which has no form in JSON; ask for binary form with its parameter %s", w.what, t.Name, t.Datatype, binaryData)
+		return noText(w.what, t.Name, t.Datatype)
 	case FP32:
 		b := w.b
 		for _, f := range t.Floats {

@@ -101,6 +101,7 @@ func TestRequestRoundTrip(t *testing.T) {
 			t.Errorf("binary %v: got %+v, expected %+v", binary, got.Inputs, r.Inputs)
 		}
 		want := *r
+		want.Text = true
 		if want.Inputs, got.Inputs = nil, nil; binary {
 			want.Params = Params{binaryDataOutput: true}
 			for k, v := range r.Params {

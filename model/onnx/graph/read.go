@@ -201,6 +201,19 @@ func Read(path string, on ...*tensor.Device) (*Model, error) {
 	return parse(path, b, on...)
 }
 
+// Parse is Read of a file's bytes, for those who need them as well; path is for messages, and for
+// the files of weights beside it.
+func Parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
+	if len(b) > maxFile {
+		return nil, tooLarge(path, int64(len(b)))
+	}
+	return parse(path, b, on...)
+}
+
+func tooLarge(path string, size int64) error {
+	return &model.FileError{File: path, Problem: fmt.Sprintf("expected at most %d bytes, got %d", maxFile, size)}
+}
+
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path) // before it is opened: a named pipe would wait for its writer
 	switch {
@@ -209,7 +222,7 @@ func readFile(path string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, &model.FileError{File: path, Problem: "expected an ONNX file, got something that is not a regular file"}
 	case info.Size() > maxFile:
-		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected at most %d bytes, got %d", maxFile, info.Size())}
+		return nil, tooLarge(path, info.Size())
 	}
 	f, err := os.Open(path)
 	if err != nil {
