@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -39,7 +40,7 @@ func (e *Error) HTTPStatus() int { return statuses[e.Code].http }
 
 // GRPC returns the error as gRPC's status, with RetryAfter as a RetryInfo.
 func (e *Error) GRPC() *status.Status {
-	s := status.New(statuses[e.Code].grpc, e.Msg)
+	s := status.New(statuses[e.Code].grpc, fitting(e.Msg))
 	if e.RetryAfter > 0 {
 		delay := durationpb.New(time.Duration(e.RetryAfter) * time.Second)
 		if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: delay}); err == nil {
@@ -47,6 +48,27 @@ func (e *Error) GRPC() *status.Status {
 		}
 	}
 	return s
+}
+
+// mostTrailer is the number of bytes of a message among gRPC's trailers, of which common
+// clients take 8 KiB in all.
+const mostTrailer = 3 << 10
+
+// fitting cuts a message to what trailers have room for. Bytes that are not printable ASCII
+// take three there.
+func fitting(msg string) string {
+	size := 0
+	for i, r := range msg {
+		if r < ' ' || r == '%' || r > '~' {
+			size += 3 * utf8.RuneLen(r)
+		} else {
+			size++
+		}
+		if size > mostTrailer {
+			return msg[:i] + "…"
+		}
+	}
+	return msg
 }
 
 // AsError returns what a client is told of err: the *Error in it if there is one,
