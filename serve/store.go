@@ -56,6 +56,7 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = os.Chmod(filepath.Join(dir, "server.lock"), 0o600) // as the other files; it holds nothing
 	return &store{dir: dir, release: release}, nil
 }
 

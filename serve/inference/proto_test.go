@@ -165,6 +165,9 @@ func TestGRPC(t *testing.T) {
 			t.Errorf("%v: got %+v, expected code %d", c.err, e, c.want)
 		}
 	}
+	if e := AsError(&data.InputError{Problem: "gap", Fix: "give it with --time-zone, or --id"}); !strings.HasSuffix(e.Msg, "give it with the option time_zone, or the option id") {
+		t.Errorf("flags of the command: %s", e.Msg)
+	}
 	if AsError(nil) != nil {
 		t.Error("no error became one")
 	}
