@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -31,5 +32,8 @@ func TestStoreOfAPipe(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("the store does not open")
+	}
+	if info, err := os.Stat(filepath.Join(dir, "server.lock")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the lock is %v, %v; want a file for its owner alone", info, err)
 	}
 }

@@ -365,11 +365,17 @@ func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, con
 			case <-watched.Done():
 				return
 			case one := <-news:
-				reload(watched, s, o)
+				if o.Access != nil {
+					o.Access.Reload()
+				}
+				if o.TLS != nil {
+					o.TLS.Reload()
+				}
 				select {
 				case now <- one:
 				default: // nobody follows a file, or it is about to be read
 				}
+				s.Reload(watched)
 			}
 		}
 	}()
@@ -387,17 +393,6 @@ func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, con
 		return lack // it was not a person who asked for the end
 	}
 	return err
-}
-
-// reload reads at once what a server may read again without its configuration.
-func reload(ctx context.Context, s *serve.Server, o *serve.Options) {
-	if o.Access != nil {
-		o.Access.Reload()
-	}
-	if o.TLS != nil {
-		o.TLS.Reload()
-	}
-	s.Reload(ctx)
 }
 
 // newToken prints the line of a new token, and on stderr the token.

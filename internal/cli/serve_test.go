@@ -451,7 +451,7 @@ func TestServeReadsConfigAgain(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "serve.yaml")
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		if err := errors.Join(os.WriteFile(config+".new", []byte(text), 0o600), os.Rename(config+".new", config)); err != nil { // never seen half written
 			t.Fatal(err)
 		}
 	}

@@ -73,8 +73,9 @@ func fitting(msg string) string {
 	return msg
 }
 
-// flags are those of the command, which messages about data name; in requests they are options.
-var flags = regexp.MustCompile(`--[a-z][a-z-]*[a-z]`)
+// flags are those of the command, which messages about data name as remedies; in requests they
+// are options.
+var flags = regexp.MustCompile(`\b(with|use|or|in) --[a-z][a-z-]*[a-z]`)
 
 // AsError returns what a client is told of err: the *Error in it if there is one,
 // faulty input ([data.InputError]) as Invalid, the end of a context as Canceled or
@@ -88,8 +89,9 @@ func AsError(err error) *Error {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &input):
-		return &Error{Code: Invalid, Msg: flags.ReplaceAllStringFunc(err.Error(), func(name string) string {
-			return "the option " + strings.ReplaceAll(name[2:], "-", "_")
+		return &Error{Code: Invalid, Msg: flags.ReplaceAllStringFunc(err.Error(), func(found string) string {
+			word, name, _ := strings.Cut(found, " --")
+			return word + " the option " + strings.ReplaceAll(name, "-", "_")
 		})}
 	case errors.Is(err, context.Canceled):
 		return &Error{Code: Canceled, Msg: err.Error()}

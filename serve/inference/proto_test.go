@@ -165,7 +165,7 @@ func TestGRPC(t *testing.T) {
 			t.Errorf("%v: got %+v, expected code %d", c.err, e, c.want)
 		}
 	}
-	if e := AsError(&data.InputError{Problem: "gap", Fix: "give it with --time-zone, or --id"}); !strings.HasSuffix(e.Msg, "give it with the option time_zone, or the option id") {
+	if e := AsError(&data.InputError{Problem: "\"--x\" is no time", Fix: "give it with --time-zone, or --id"}); !strings.HasSuffix(e.Msg, "\"--x\" is no time; give it with the option time_zone, or the option id") {
 		t.Errorf("flags of the command: %s", e.Msg)
 	}
 	if AsError(nil) != nil {
