@@ -8,8 +8,10 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -51,8 +53,10 @@ import (
 type Access struct {
 	path   string
 	log    *slog.Logger
-	seal   *seal // of the file as it was read
 	tokens atomic.Pointer[[]*token]
+
+	reading sync.Mutex
+	seal    *seal // of the file as it was read
 
 	mu   sync.Mutex
 	held map[*holding]struct{}
@@ -133,7 +137,11 @@ func NewToken(name, scopes, expiry string) (secret, line string, err error) {
 		return "", "", err
 	}
 	if expiry != "" {
-		if _, err := readExpiry(expiry); err != nil {
+		end, err := readExpiry(expiry)
+		if err == nil && !time.Now().Before(end) {
+			err = fmt.Errorf("expiry: expected a day or time to come, got %s, which is over", expiry)
+		}
+		if err != nil {
 			return "", "", err
 		}
 	}
@@ -165,6 +173,8 @@ func OpenAccess(path string, log *slog.Logger) (*Access, error) {
 // read takes the file's tokens in place of those before. Streams of tokens that are gone,
 // or have lost the scope, end.
 func (a *Access) read() error {
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	a.seal = filesSeal(a.path) // also of what is refused
 	tokens, err := readTokens(a.path)
 	if err != nil {
@@ -196,13 +206,13 @@ func readTokens(path string) (list []*token, err error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + err.Error(), Err: err}
+		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + withoutPath(err).Error(), Err: err}
 	case !info.Mode().IsRegular() || info.Size() > mostTokenBytes:
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected a file of tokens, of at most %d bytes", mostTokenBytes)}
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + err.Error(), Err: err}
+		return nil, &model.FileError{File: path, Problem: "the file of tokens cannot be read: " + withoutPath(err).Error(), Err: err}
 	}
 	lines, err := data.LinesOf(path, b, "utf-8")
 	if err != nil {
@@ -233,6 +243,15 @@ func readTokens(path string) (list []*token, err error) {
 		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected 1 to %d lines NAME SCOPES SHA256 [EXPIRY], got %d", mostTokens, len(list)), Fix: "make one with carousel serve --new-token NAME=SCOPES"}
 	}
 	return list, nil
+}
+
+// withoutPath returns why a file cannot be used, for a message that has its path already.
+func withoutPath(err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }
 
 func readToken(line string) (*token, error) {
@@ -266,13 +285,19 @@ func readToken(line string) (*token, error) {
 // Watch reads the file again when it has changed and then been still from one look to the
 // next, until ctx ends. A faulty file is an error in the log, and the tokens before it remain valid.
 func (a *Access) Watch(ctx context.Context, every time.Duration) {
-	follow(ctx, every, a.seal, func() *seal { return filesSeal(a.path) }, func() {
-		if err := a.read(); err != nil {
-			a.log.Error("the file of tokens is not taken, those before stay", "reason", err.Error())
-			return
-		}
-		a.log.Info("the file of tokens was read again", "file", a.path, "tokens", len(*a.tokens.Load()))
-	})
+	a.reading.Lock()
+	was := a.seal
+	a.reading.Unlock()
+	follow(ctx, every, was, func() *seal { return filesSeal(a.path) }, a.Reload)
+}
+
+// Reload reads the file again at once, as [Access.Watch] does when it has changed.
+func (a *Access) Reload() {
+	if err := a.read(); err != nil {
+		a.log.Error("the file of tokens is not taken, those before stay", "reason", err.Error())
+		return
+	}
+	a.log.Info("the file of tokens was read again", "file", a.path, "tokens", len(*a.tokens.Load()))
 }
 
 // find returns the token of a secret; nil if there is none. Its time does not depend on

@@ -21,6 +21,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/internal/yaml"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/serve/inference"
 )
 
 // Off is the address of no listener.
@@ -123,6 +124,19 @@ func parseConfig(path, text string, files *seal, devices ...string) (*Config, er
 	}
 	if err := f.keys("", entries, keys); err != nil {
 		return nil, err
+	}
+	for _, e := range entries {
+		if yaml.Text(e.Key) == "tls" && (c.Certificate == "" || c.Key == "") {
+			return nil, f.wrong(e.Key, "tls: expected the keys certificate and key, and clients if clients have certificates")
+		}
+	}
+	names := map[string]bool{}
+	for _, m := range c.Models {
+		name := cmp.Or(m.Name, nameOf(m.Path))
+		if names[name] {
+			return nil, placed(m.place, fmt.Errorf("two models have the name %q; give one another with the key name", name))
+		}
+		names[name] = true
 	}
 	return c, nil
 }
@@ -457,6 +471,16 @@ func (f *configFile) labels(to *map[string][]string) reader {
 		}
 		return nil
 	}
+}
+
+// labelsFit returns an error for labels of outputs that a model does not have.
+func labelsFit(labels map[string][]string, outs []inference.Info) error {
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		if !slices.ContainsFunc(outs, func(o inference.Info) bool { return o.Name == name }) {
+			return fmt.Errorf("labels: there is no output %q; the outputs are %s", name, listed(outs))
+		}
+	}
+	return nil
 }
 
 // labelsIn reads a file with a label in each line.

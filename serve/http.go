@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 
+	"github.com/carousel-ml/carousel/internal/result"
+	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/serve/inference"
 )
 
@@ -608,7 +611,11 @@ func (s *Server) read(r *http.Request, to any) error {
 		d := json.NewDecoder(bytes.NewReader(b))
 		d.DisallowUnknownFields()
 		if err := d.Decode(to); err != nil {
-			return inference.Errorf(inference.Invalid, "the body: %v; expected an object or nothing", err)
+			if quoted, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok { // which has no type
+				key, _ := strconv.Unquote(quoted)
+				return inference.Errorf(inference.Invalid, "the body has an unknown key %q%s", key, settings.DidYouMean(key, keyNames(result.Fields(reflect.TypeOf(to).Elem())), "", "the keys are "))
+			}
+			return inference.Errorf(inference.Invalid, "the body: %s; expected an object or nothing", jsonProblem(err))
 		}
 		if _, err := d.Token(); err != io.EOF {
 			return inference.Errorf(inference.Invalid, "the body has more than one object, byte %d", d.InputOffset())

@@ -187,7 +187,7 @@ func TestPaths(t *testing.T) {
 		{"GET", "/v2/models/step/infer", 405, `expected POST`},
 		{"DELETE", "/v2/models/step", 405, `expected GET or HEAD`},
 		{"PUT", "/v2/health/live", 405, `expected GET or HEAD`},
-		{"GET", "/v1/classify", 405, `want POST`},
+		{"GET", "/v1/classify", 405, `expected POST`},
 		{"GET", "/", 404, `Not Found: there is nothing at \"/\"`},
 		{"GET", "/v2/", 404, `Not Found`},
 		{"GET", "/v2/models/", 404, `Not Found`},
@@ -510,7 +510,7 @@ func TestRepository(t *testing.T) {
 	post("/models/step/load", `{"parameters":{"config":"{}"}}`, 501, `parameter \"config\"`)
 	post("/models/step/load", `{"parameters":{"file:1/model.onnx":"AAAA"}}`, 501, `parameter \"file:1/model.onnx\"`)
 	post("/models/step/unload", `{"parameters":{"unload_dependents":1}}`, 400, "unload_dependents")
-	post("/models/step/unload", `{"parameter":{}}`, 400, `unknown field \"parameter\"`)
+	post("/models/step/unload", `{"parameter":{}}`, 400, `unknown key \"parameter\"`)
 	post("/models/step/unload", `[]`, 400, "expected an object or nothing")
 	post("/models/step/unload", `{} {}`, 400, "more than one object")
 	post("/mine/models/step/load", ``, 501, "leave it out")

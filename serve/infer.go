@@ -105,13 +105,13 @@ func sequenceOf(p inference.Params) (q sequence, err error) {
 			q.id = strconv.FormatUint(id, 10)
 		}
 	default:
-		return q, inference.Errorf(inference.Invalid, "parameter sequence_id: expected a whole number or a text, got %v", id)
+		return q, inference.Errorf(inference.Invalid, "parameter sequence_id: expected a whole number or a text, got %s", inference.Shown(id))
 	}
 	for name, to := range map[string]*bool{"sequence_start": &q.start, "sequence_end": &q.end} {
 		v, given := p[name]
 		yes, ok := v.(bool)
 		if given && !ok {
-			return q, inference.Errorf(inference.Invalid, "parameter %s: expected true or false, got %v", name, v)
+			return q, inference.Errorf(inference.Invalid, "parameter %s: expected true or false, got %s", name, inference.Shown(v))
 		}
 		*to = yes
 	}
@@ -133,7 +133,7 @@ func wholeParam(p inference.Params, name string) (n uint64, given bool, err erro
 	case uint64:
 		return v, true, nil
 	}
-	return 0, true, inference.Errorf(inference.Invalid, "parameter %s: expected a whole number from 0, got %v", name, p[name])
+	return 0, true, inference.Errorf(inference.Invalid, "parameter %s: expected a whole number from 0, got %s", name, inference.Shown(p[name]))
 }
 
 // inferOn runs a request on a version. name is that of the session's model: of a stage of a

@@ -403,6 +403,11 @@ func TestDrainEndsStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Its first state says that the streams before it on the connection have begun: one that has
+	// not when the server stops is refused in other words.
+	if m, err := watch.Recv(); err != nil || m.GetStatus() != health.HealthCheckResponse_SERVING {
+		t.Fatal(m, err)
+	}
 	if err := busy.Send(&pb.ModelInferRequest{ModelName: "slow", Inputs: []*pb.ModelInferRequest_InferInputTensor{{Name: "x", Datatype: "FP32", Shape: []int64{1, 1, 4},
 		Contents: &pb.InferTensorContents{Fp32Contents: []float32{1, 2, 3, 4}}}}}); err != nil {
 		t.Fatal(err)

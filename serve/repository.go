@@ -523,6 +523,9 @@ func (s *Server) openOne(ctx context.Context, c ModelConfig, src source) (*versi
 		return nil, err
 	}
 	p, err := s.program(c, src.path)
+	if err == nil {
+		err = labelsFit(c.Labels, p.Outputs())
+	}
 	if err != nil {
 		return nil, err
 	}

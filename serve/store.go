@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,6 +56,7 @@ func openStore(dir string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = os.Chmod(filepath.Join(dir, "server.lock"), 0o600) // as the other files; it holds nothing
 	return &store{dir: dir, release: release}, nil
 }
 
@@ -181,16 +181,17 @@ func (s *Server) restoreSessions(ctx context.Context, st *store) (restored, lost
 const maxStored = 1 << 30
 
 func (s *Server) restoreSession(st *store, path string) error {
+	// Before it is opened: a named pipe would wait for a writer.
+	if info, err := os.Stat(path); err != nil {
+		return err
+	} else if info.Size() > maxStored || !info.Mode().IsRegular() {
+		return fmt.Errorf("expected a file of at most %d bytes", maxStored)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return err
-	} else if info.Size() > maxStored || info.Mode().Type() != 0 {
-		return fmt.Errorf("expected a file of at most %d bytes: %w", maxStored, fs.ErrInvalid)
-	}
 	b, err := io.ReadAll(f)
 	if err != nil {
 		return err

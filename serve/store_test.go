@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,6 +98,32 @@ func TestStoreOfOneID(t *testing.T) {
 	if list := filesOf(t, dir); len(list) != 0 {
 		t.Errorf("files %v are left", list)
 	}
+}
+
+// Sessions that others end while they are being opened were not refused by the store.
+func TestStoreOfSessionsThatEnd(t *testing.T) {
+	s := New(Options{})
+	v := addProgram(s, "m", stepProgram(t, testWidth, testHidden, 1))
+	defer s.Close(t.Context())
+	if _, _, err := s.OpenStore(t.Context(), t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				if _, err := s.sessions.Open(v.q, "m", batch.Opening{ID: "one"}); err != nil {
+					if e := inference.AsError(err); e.Code != inference.Exists && e.Code != inference.NotFound {
+						t.Errorf("%d: %v", e.Code, err)
+					}
+				}
+				if n, err := s.sessions.Find("m", "one"); err == nil {
+					n.End(batch.Ended)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Files of sessions that cannot go on are set aside, with a line in the log, and are tried

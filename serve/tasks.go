@@ -1,13 +1,13 @@
 package serve
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"reflect"
@@ -64,7 +64,13 @@ func (s *Server) predict(k *task.Kind, r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKeys(k, given); err != nil {
+	if err := unknownKey(k, given); err != nil {
+		return nil, err
+	}
+	if _, err := s.findTask(k, q.Model, q.Version); err != nil { // before what such a model would need
+		return nil, err
+	}
+	if err := oneInput(k, given); err != nil {
 		return nil, err
 	}
 	ctx, c := r.Context(), s.caller(r)
@@ -126,25 +132,49 @@ func (s *Server) findTask(k *task.Kind, name, number string) (*version, error) {
 func (q *taskRequest) read(body []byte) (given []string, err error) {
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(body, &keys); err != nil || keys == nil {
-		return nil, inference.Errorf(inference.Invalid, "the body is not a JSON object: %v", cmp.Or(err, errors.New("it is null")))
+		return nil, inference.Errorf(inference.Invalid, "the body is not a JSON object: %s", cmp.Or(jsonProblem(err), "it is null"))
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	if err := d.Decode(q); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return nil, inference.Errorf(inference.Invalid, "%s: want %s, got %s", wrong.Field, wanted[wrong.Type.Kind().String()], wrong.Value)
+	if err := inference.CheckJSON(body); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(body, q); err != nil {
+		return nil, inference.Errorf(inference.Invalid, "%s", jsonProblem(err))
+	}
+	for _, f := range result.Fields(reflect.TypeFor[taskRequest]()) {
+		if f.Go.Tag.Get("form") != "" && string(keys[f.Name]) == "null" {
+			return nil, inference.Errorf(inference.Invalid, "%s is null; leave it out or give it a value", f.Name)
 		}
-		return nil, inference.Errorf(inference.Invalid, "the body: %v", err)
 	}
-	for key := range keys {
-		given = append(given, key)
+	for _, key := range []string{"texts", "sounds"} { // in which null would be an empty text
+		var list []*string
+		_ = json.Unmarshal(keys[key], &list) // it was read before
+		if i := slices.Index(list, nil); i >= 0 {
+			return nil, inference.Errorf(inference.Invalid, "%s: the value at place %d is null, want a text", key, i+1)
+		}
 	}
-	slices.Sort(given)
-	return given, nil
+	return slices.Sorted(maps.Keys(keys)), nil
 }
 
-// wanted are kinds of Go's values in JSON's words.
-var wanted = map[string]string{"string": "a text", "slice": "a list", "map": "an object"}
+// jsonProblem says what is wrong with JSON, in its own words; "" for nil.
+func jsonProblem(err error) string {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return ""
+	case !errors.As(err, &wrong):
+		return err.Error()
+	}
+	kind, _, _ := strings.Cut(wrong.Value, " ") // "number 1.5" for a whole number that is none
+	text := fmt.Sprintf("want %s, got %s", cmp.Or(wanted[wrong.Type.Kind().String()], "another value"), cmp.Or(wanted[kind], wrong.Value))
+	if wrong.Field != "" {
+		text = wrong.Field + ": " + text
+	}
+	return text
+}
+
+// wanted are kinds of Go's values, and the decoder's names of JSON's, in plain words.
+var wanted = map[string]string{"string": "a text", "slice": "a list", "array": "a list", "map": "an object", "struct": "an object", "object": "an object",
+	"float64": "a number", "number": "a number", "bool": "true or false"}
 
 // fieldsFor returns the keys that a request to a task may have: the inputs, of which it
 // has one, and the others.
@@ -160,29 +190,40 @@ func fieldsFor(k *task.Kind) (inputs, others []result.Field) {
 	return inputs, others
 }
 
-// checkKeys returns an error for keys that a body of a task's request may not have.
-func checkKeys(k *task.Kind, given []string) error {
+// unknownKey returns an error for keys that a body of a task's request may not have.
+func unknownKey(k *task.Kind, given []string) error {
 	inputs, others := fieldsFor(k)
-	var known, wanted, got []string
-	for _, f := range others {
-		known = append(known, f.Name)
-	}
-	for _, f := range inputs {
-		wanted = append(wanted, f.Name)
-	}
-	known = append(known, wanted...)
+	known := keyNames(append(others, inputs...))
 	for _, key := range given {
-		switch {
-		case slices.Contains(wanted, key):
-			got = append(got, key)
-		case !slices.Contains(known, key):
+		if !slices.Contains(known, key) {
 			return inference.Errorf(inference.Invalid, "unknown key %q%s", key, settings.DidYouMean(key, known, "", "the keys are "))
+		}
+	}
+	return nil
+}
+
+// oneInput returns an error unless a body of a task's request has one of the inputs.
+func oneInput(k *task.Kind, given []string) error {
+	inputs, _ := fieldsFor(k)
+	wanted := keyNames(inputs)
+	var got []string
+	for _, key := range given {
+		if slices.Contains(wanted, key) {
+			got = append(got, key)
 		}
 	}
 	if len(got) != 1 {
 		return inference.Errorf(inference.Invalid, "want one of the keys %s, got %s", strings.Join(wanted, ", "), cmp.Or(strings.Join(got, " and "), "none"))
 	}
 	return nil
+}
+
+func keyNames(fields []result.Field) []string {
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 // options returns the options of the job for a request.

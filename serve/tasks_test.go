@@ -615,11 +615,14 @@ func TestTaskDoorsRefuse(t *testing.T) {
 		for body, want := range map[string]string{
 			`[]`: "not a JSON object", `{`: "not a JSON object", `null`: "not a JSON object",
 			`{}`: "want one of the keys", `{"model":1,` + input + `}`: "model: want a text",
-			`{"modle":"m",` + input + `}`:                              `unknown key "modle"; did you mean model?`,
-			`{"model":"n",` + input + `}`:                              `unknown model "n"`,
-			`{"options":[],` + input + `}`:                             "options: want an object",
-			`{"options":{"no_such":1},` + input + `}`:                  `unknown option "no_such"`,
-			`{"text":"a","csv":"a","sound":"a"}`:                       "unknown key",
+			`{"modle":"m",` + input + `}`:             `unknown key "modle"; did you mean model?`,
+			`{"model":"n",` + input + `}`:             `unknown model "n"`,
+			`{"options":[],` + input + `}`:            "options: want an object",
+			`{"options":{"no_such":1},` + input + `}`: `unknown option "no_such"`,
+			`{"text":"a","csv":"a","sound":"a"}`:      "unknown key",
+			`{"model":"n"}`:                           `unknown model "n"`, `{"model":["m"],` + input + `}`: "model: want a text, got a list", `[1]`: "want an object, got a list",
+			`{` + strings.Replace(input, `":"`, `":"`+"\xff", 1) + `}`: "is not UTF-8", `{` + strings.Replace(input, `":"`, `":"\udc00`, 1) + `}`: "hexadecimal",
+			`{` + input + "," + input + `}`: "is given twice", `{` + input[:strings.IndexByte(input, ':')] + `:null}`: "is null",
 			`{"x":"` + strings.Repeat("a", 1<<20) + `",` + input + "}": "more than 1048576 bytes",
 		} {
 			status, got := post(t, h, path, body)
@@ -634,6 +637,10 @@ func TestTaskDoorsRefuse(t *testing.T) {
 			t.Errorf("GET: %d %s", w.Code, w.Body)
 		}
 		if p.m.Kind.Input() != task.TableForm {
+			key := map[task.Form]string{task.TextForm: "texts", task.SoundForm: "sounds"}[p.m.Kind.Input()]
+			if status, got := post(t, h, path, `{"`+key+`":["",null]}`); status != http.StatusBadRequest || !strings.Contains(got, key+": the value at place 2 is null, want a text") {
+				t.Errorf("null among %s: %d %s", key, status, got)
+			}
 			return
 		}
 		for body, want := range map[string]string{

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,8 +20,10 @@ import (
 type Certificates struct {
 	certificate, key, clients string // paths
 	log                       *slog.Logger
-	seal                      *seal
 	now                       atomic.Pointer[tls.Config]
+
+	reading sync.Mutex
+	seal    *seal // of the files as they were read
 }
 
 // OpenCertificates reads a certificate with those that lead to its authority, and its key.
@@ -50,13 +53,15 @@ func readPEM(path, what string) ([]byte, error) {
 		err = fmt.Errorf("it has more than %d bytes", mostPEM)
 	}
 	if err != nil {
-		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected %s in PEM: %v", what, err), Err: err}
+		return nil, &model.FileError{File: path, Problem: fmt.Sprintf("expected %s in PEM: %v", what, withoutPath(err)), Err: err}
 	}
 	return b, nil
 }
 
 // read takes the files in place of what was read before, all or none.
 func (c *Certificates) read() error {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	c.seal = c.files() // also of what is refused
 	public, err := readPEM(c.certificate, "a certificate")
 	if err != nil {
@@ -111,12 +116,18 @@ func (c *Certificates) Config() *tls.Config {
 // the next, until ctx ends. Connections that are open keep theirs. Files that do not fit
 // each other are an error in the log, and those before them remain in use.
 func (c *Certificates) Watch(ctx context.Context, every time.Duration) {
-	follow(ctx, every, c.seal, c.files, func() {
-		if err := c.read(); err != nil {
-			c.log.Error("the certificates are not taken, those before stay", "reason", err.Error())
-			return
-		}
-		c.log.Info("the certificates were read again", "file", c.certificate,
-			"until", c.now.Load().Certificates[0].Leaf.NotAfter.UTC().Format(time.RFC3339))
-	})
+	c.reading.Lock()
+	was := c.seal
+	c.reading.Unlock()
+	follow(ctx, every, was, c.files, c.Reload)
+}
+
+// Reload reads the files again at once, as [Certificates.Watch] does when they have changed.
+func (c *Certificates) Reload() {
+	if err := c.read(); err != nil {
+		c.log.Error("the certificates are not taken, those before stay", "reason", err.Error())
+		return
+	}
+	c.log.Info("the certificates were read again", "file", c.certificate,
+		"until", c.now.Load().Certificates[0].Leaf.NotAfter.UTC().Format(time.RFC3339))
 }

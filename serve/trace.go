@@ -182,7 +182,7 @@ func (s *Server) endHTTP(r *http.Request, q *request, w *response) {
 			attribute.Int("http.response.status_code", w.status), attribute.Int64("http.response.body.size", w.bytes))
 		q.endSpan(w.status >= 500, strconv.Itoa(w.status))
 	}
-	s.record(r.Context(), q, w.status >= 400, w.status >= 500,
+	s.record(r.Context(), q, w.status >= 400, w.status >= 500 && w.status != http.StatusNotImplemented,
 		slog.String("method", r.Method), slog.String("route", route), slog.Int("status", w.status), slog.Int64("bytes", w.bytes))
 }
 
@@ -300,7 +300,7 @@ func (s *Server) endCall(ctx context.Context, q *request, method string, err err
 			attribute.String("rpc.method", name), attribute.Int("rpc.grpc.status_code", int(code)))
 		q.endSpan(bad, code.String())
 	}
-	s.record(ctx, q, code != codes.OK, bad, slog.String("method", method), slog.String("status", code.String()))
+	s.record(ctx, q, code != codes.OK, bad && code != codes.Unimplemented, slog.String("method", method), slog.String("status", code.String()))
 }
 
 // recordUnary and recordStream are the interceptors that record calls.

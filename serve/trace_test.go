@@ -18,7 +18,9 @@ import (
 	"go.opentelemetry.io/otel/trace/embedded"
 	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
@@ -124,13 +126,21 @@ func TestRequestsInTheLog(t *testing.T) {
 	if status, _, _ := d.send(t, "GET", "/secret-path/hidden-3", "", ""); status != 404 {
 		t.Error(status)
 	}
-	waitFor(t, "requests are missing in the log", func() bool { return len(lines(t, log)) == 4 })
+	if status, _, _ := d.send(t, "GET", "/v2/logging", "", ""); status != 501 {
+		t.Error(status)
+	}
+	if _, err := c.LogSettings(t.Context(), &pb.LogSettingsRequest{}); status.Code(err) != codes.Unimplemented {
+		t.Error(err)
+	}
+	waitFor(t, "requests are missing in the log", func() bool { return len(lines(t, log)) == 6 })
 	list := lines(t, log)
 	want := []map[string]any{
 		{"level": "INFO", "method": "POST", "route": "/v2/models/{model}/infer", "model": "m", "status": 200.0, "bytes": float64(len(answer)), "client": "127.0.0.1", "request_id": "mine-1", "trace_id": clientTrace},
 		{"level": "INFO", "method": "/inference.GRPCInferenceService/ModelInfer", "model": "m", "status": "OK", "client": "127.0.0.1", "request_id": "mine-2", "trace_id": clientTrace},
 		{"level": "INFO", "method": "GET", "route": "/v2/models/{model}/ready", "model": "secret-name", "status": 404.0},
 		{"level": "INFO", "method": "GET", "route": "/", "status": 404.0},
+		{"level": "INFO", "method": "GET", "route": "/v2/logging", "status": 501.0},
+		{"level": "INFO", "method": "/inference.GRPCInferenceService/LogSettings", "status": "Unimplemented"},
 	}
 	for i := range want {
 		for key, v := range want[i] {

@@ -51,6 +51,20 @@ func (s *Server) Watch(ctx context.Context, every time.Duration) {
 	}
 }
 
+// Reload loads at once the models whose files differ from those that were loaded, as
+// [Server.Watch] does.
+func (s *Server) Reload(ctx context.Context) {
+	for _, e := range s.models.list() {
+		if e.pipeline != nil || !e.wanted || ctx.Err() != nil {
+			continue
+		}
+		w := &watched{}
+		for range 2 { // the files are still between the two looks
+			s.look(ctx, e, w, 0)
+		}
+	}
+}
+
 // watched is what is known of a model's files.
 type watched struct {
 	seen  []sealed // at the last look

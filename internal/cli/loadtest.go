@@ -125,6 +125,9 @@ With one input its name may be left out.`,
 		GroupID: groupWork,
 		Args:    oneArg("the server's address, such as http://127.0.0.1:8080"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("slo") && o.slo <= 0 {
+				return wrongFlag("slo", "--slo %v: want a time above 0, such as 20ms", o.slo)
+			}
 			if !c.Flags().Changed("concurrency") && (o.load.Rate > 0 || o.slo > 0) {
 				o.load.Clients = openClients
 			}
@@ -143,10 +146,10 @@ With one input its name may be left out.`,
 	f := c.Flags()
 	f.StringArrayVar(&o.server.Models, "model", nil, "the model's `name`; repeated, requests are for the models in turn")
 	f.StringVar(&o.server.Version, "model-version", "", "the models' `version` (default the server's choice)")
-	f.IntVar(&o.load.Clients, "concurrency", 1, "`n` clients, each with one request at a time (default 1, with --sessions as many; with --rate or --slo at most 256)")
+	f.IntVar(&o.load.Clients, "concurrency", 1, "`n` clients, each with one request at a time; if it is not given, with --sessions as many, with --rate or --slo at most 256, otherwise")
 	f.Float64Var(&o.load.Rate, "rate", 0, "requests per second `r`, due whatever the server does; with --slo the first that is tried")
 	f.BoolVar(&o.load.Uniform, "uniform", false, "with --rate: at equal distances, not at random times")
-	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long requests are sent; with --slo each trial (default 3s)")
+	f.DurationVar(&o.duration, "duration", 10*time.Second, "how long requests are sent; with --slo each trial, which is 3s if it is not given")
 	f.IntVar(&o.load.Count, "requests", 0, "send `n` requests, and as long as that takes unless --duration is given too")
 	f.DurationVar(&o.warmup, "warmup", time.Second, "send requests for this time before, without counting them")
 	f.DurationVar(&o.slo, "slo", 0, "search the highest rate whose p99 is at most this time, such as 20ms")
@@ -194,8 +197,6 @@ func (o *loadtestOptions) check() error {
 		return wrongFlag("sessions", "--sessions %d: want at least one for each of the %d models", l.Sessions, len(o.server.Models))
 	case l.Uniform && l.Rate == 0 && o.slo == 0:
 		return wrongFlag("uniform", "--uniform is about the times of --rate; give a rate")
-	case o.slo < 0:
-		return wrongFlag("slo", "--slo %v: want a time, such as 20ms", o.slo)
 	case o.inputs < 1 || o.inputs > 10000:
 		return wrongFlag("inputs", "--inputs %d: want 1 to 10000", o.inputs)
 	case o.integers < 1:
@@ -233,6 +234,9 @@ func (a *app) loadtest(ctx context.Context, address string, o *loadtestOptions) 
 	}
 	if err := s.Try(ctx); err != nil {
 		return err
+	}
+	for _, name := range s.Unlisted() {
+		a.note("--omit %s: the server lists no input of this name, so nothing is left out", name)
 	}
 	if o.warmup > 0 {
 		warm := o.load

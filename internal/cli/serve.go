@@ -73,8 +73,9 @@ describes all of it, and the keys of --config, which flags override.
 
 It listens on this machine alone unless --http and --grpc say otherwise, and is open to
 all who reach it unless --tokens names a file of tokens; --tls-certificate and --tls-key
-encrypt both addresses (docs/operations.md). SIGTERM and Ctrl-C let it answer what it has accepted, and end it
-with exit code 0; a second one ends it at once.`,
+encrypt both addresses (docs/operations.md). SIGTERM and Ctrl-C let it answer what it has
+accepted, and end it with exit code 0; a second one ends it at once. SIGHUP lets it read
+its files again.`,
 		Example: `  carousel serve run
   carousel serve run=demand vad.onnx --latency 20ms
   carousel serve --config serve.yaml --http 0.0.0.0:8080 --grpc off
@@ -121,11 +122,11 @@ with exit code 0; a second one ends it at once.`,
 		if err := level.UnmarshalText([]byte(o.log)); err != nil {
 			return wrongFlag("log", "--log: want error, warn, info or debug, got %q", o.log)
 		}
-		var file *configFile
+		var read func() (*serve.Config, error)
 		if o.config != "" {
-			file = &configFile{func() (*serve.Config, error) { return o.resolve(c, args) }, make(chan os.Signal, 1)}
+			read = func() (*serve.Config, error) { return o.resolve(c, args) }
 		}
-		return a.serve(c.Context(), config, file, level)
+		return a.serve(c.Context(), config, read, level)
 	}
 	return c
 }
@@ -248,21 +249,14 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// configFile is the file of a server's configuration, which is read again while it runs.
-type configFile struct {
-	read func() (*serve.Config, error) // with the flags
-	now  chan os.Signal                // SIGHUP: it is to be read at once
-}
-
-// serve opens the models and answers until it is asked to stop. file is nil if the
-// configuration is of flags alone.
-func (a *app) serve(ctx context.Context, config *serve.Config, file *configFile, level slog.Level) error {
-	if file != nil {
-		a.hearsNews.Store(true)
-		defer a.hearsNews.Store(false)
-		signal.Notify(file.now, syscall.SIGHUP)
-		defer signal.Stop(file.now)
-	}
+// serve opens the models and answers until it is asked to stop. read returns the configuration
+// of a file, with the flags, as it is then; nil if it is of flags alone.
+func (a *app) serve(ctx context.Context, config *serve.Config, read func() (*serve.Config, error), level slog.Level) error {
+	news := make(chan os.Signal, 1)
+	a.hearsNews.Store(true)
+	defer a.hearsNews.Store(false)
+	signal.Notify(news, syscall.SIGHUP)
+	defer signal.Stop(news)
 	ctx, end := a.catchInterrupt(ctx)
 	defer end()
 	web, err := openListener("http", config.HTTP)
@@ -288,7 +282,7 @@ func (a *app) serve(ctx context.Context, config *serve.Config, file *configFile,
 		defer flush()
 		s := serve.New(o)
 		if err = a.prepare(ctx, s, &o, config, web, grpc, func() { shown.Set(level) }); err == nil && ctx.Err() == nil {
-			return a.answer(ctx, s, &o, config, file, web, grpc)
+			return a.answer(ctx, s, &o, config, read, news, web, grpc)
 		}
 		err = errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
@@ -356,14 +350,35 @@ func (a *app) prepare(ctx context.Context, s *serve.Server, o *serve.Options, co
 	return a.tellServed(s, o, config, web, grpc, opened)
 }
 
-// answer answers until ctx ends, and reads files that change meanwhile.
-func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, file *configFile, web, grpc net.Listener) error {
+// answer answers until ctx ends, and reads files that change meanwhile, or when there is news.
+func (a *app) answer(ctx context.Context, s *serve.Server, o *serve.Options, config *serve.Config, read func() (*serve.Config, error), news <-chan os.Signal, web, grpc net.Listener) error {
 	refuseLargeRequests()
 	watched, stop := context.WithCancel(ctx)
 	defer stop() // they are not waited for: a model that is being opened must not hold up the end
-	if file != nil {
-		go s.FollowConfig(watched, config, config.Watch, file.now, file.read)
+	now := make(chan os.Signal, 1)
+	if read != nil {
+		go s.FollowConfig(watched, config, config.Watch, now, read)
 	}
+	go func() {
+		for {
+			select {
+			case <-watched.Done():
+				return
+			case one := <-news:
+				if o.Access != nil {
+					o.Access.Reload()
+				}
+				if o.TLS != nil {
+					o.TLS.Reload()
+				}
+				select {
+				case now <- one:
+				default: // nobody follows a file, or it is about to be read
+				}
+				s.Reload(watched)
+			}
+		}
+	}()
 	if config.Watch > 0 {
 		go s.Watch(watched, config.Watch)
 		if o.Access != nil {
@@ -434,6 +449,7 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 			return 0, nil
 		case err == nil:
 		case errors.As(err, &fault):
+			err = notAModel(m.Path, err)
 			first = cmp.Or(first, err)
 			failed = append(failed, oneLine(err.Error()))
 		case errors.As(err, new(*model.FileError)): // of a line of the configuration
@@ -448,13 +464,13 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 		}
 	}
 	if ready == 0 && len(config.Models) == 1 {
-		return 0, first
+		return 0, misusef("%v", first)
 	}
 	for _, text := range failed {
 		fmt.Fprintln(a.stderr, "Not ready:", text)
 	}
 	if ready == 0 {
-		return 0, errors.New("none of the models can be opened")
+		return 0, misusef("none of the models can be opened; the lines above say why")
 	}
 	for _, p := range config.Pipelines {
 		if err := s.AddPipeline(p); err != nil {
@@ -462,6 +478,22 @@ func (a *app) openModels(ctx context.Context, s *serve.Server, config *serve.Con
 		}
 	}
 	return ready, nil
+}
+
+// notAModel says what would be a model where there is nothing that looks like one; otherwise it
+// returns err.
+func notAModel(path string, err error) error {
+	const want = "name a directory that train wrote, one of numbered versions (1, 2, ...) that are such directories or have a model.onnx, or an ONNX file"
+	if !isThere(path) {
+		return fmt.Errorf("%s: there is no such file or directory; %s", path, want)
+	}
+	list, unread := os.ReadDir(path)
+	if unread != nil || slices.ContainsFunc(list, func(f os.DirEntry) bool {
+		return f.Name() == model.ConfigFile || f.Name()[0] >= '1' && f.Name()[0] <= '9'
+	}) {
+		return err
+	}
+	return fmt.Errorf("%s: the directory has neither a model's %s nor numbered versions; %s", path, model.ConfigFile, want)
 }
 
 // refuseLargeRequests makes a request fail that asks for more memory than there is, in

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/carousel-ml/carousel/serve"
 	pb "github.com/carousel-ml/carousel/serve/inferencepb"
 )
 
@@ -474,7 +475,7 @@ func TestServeReadsConfigAgain(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "serve.yaml")
 	write := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		if err := errors.Join(os.WriteFile(config+".new", []byte(text), 0o600), os.Rename(config+".new", config)); err != nil { // never seen half written
 			t.Fatal(err)
 		}
 	}
@@ -522,4 +523,61 @@ func TestServeReadsConfigAgain(t *testing.T) {
 		names(`["films"]`)
 		p.end(t)
 	}
+}
+
+// A server of flags alone lives on at SIGHUP, and reads its models and tokens again, also if
+// it looks at no files by itself.
+func TestServeHearsSIGHUP(t *testing.T) {
+	dir := t.TempDir()
+	graph, tokens := filepath.Join(dir, "sums.onnx"), filepath.Join(dir, "tokens")
+	write := func(path, text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tokenOf := func(name string) (secret, line string) {
+		t.Helper()
+		secret, line, err := serve.NewToken(name, "infer,metrics", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secret, line + "\n"
+	}
+	_, first := tokenOf("first")
+	secret, second := tokenOf("second")
+	write(graph, string(onnxGraph("sums")))
+	write(tokens, first)
+	p := startServer(t, graph, "--watch", "off", "--tokens", tokens)
+	status := func() int {
+		t.Helper()
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.HTTP+"/v2/models/sums", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Authorization", "Bearer "+secret)
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Fatal(err)
+		}
+		return r.StatusCode
+	}
+	if got := status(); got != http.StatusUnauthorized {
+		t.Errorf("status %d before the token is there", got)
+	}
+	write(tokens, first+second)
+	write(graph, "no model any more")
+	if err := p.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); status() != http.StatusOK || !strings.Contains(p.log.String(), "a model cannot be loaded"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("nothing is read again: %s", p.log)
+		}
+	}
+	p.end(t)
 }

@@ -198,11 +198,16 @@ func (t *Sessions) open(q *Queue, model string, o Opening, state State, steps ui
 	if err != nil || t.store == nil || o.Transient {
 		return n, err
 	}
-	if err := n.Alone(context.Background(), func(State) error { return n.keep() }); err != nil {
-		n.End(Unstored)
-		return nil, inference.Errorf(inference.Internal, "the session cannot be stored; see the server's log")
+	err = n.Alone(context.Background(), func(State) error { return n.keep() })
+	switch {
+	case err == nil:
+		return n, nil
+	case n.Over() != "": // somebody ended it already
+		return nil, n.gone()
 	}
-	return n, nil
+	q.o.Log.Error("the state of a session cannot be stored", "model", model, "problem", err.Error())
+	n.End(Unstored)
+	return nil, inference.Errorf(inference.Internal, "the session cannot be stored; see the server's log")
 }
 
 // enter adds a session to the table.

@@ -3,7 +3,10 @@ package inference
 import (
 	"context"
 	"errors"
+	"regexp"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -39,7 +42,7 @@ func (e *Error) HTTPStatus() int { return statuses[e.Code].http }
 
 // GRPC returns the error as gRPC's status, with RetryAfter as a RetryInfo.
 func (e *Error) GRPC() *status.Status {
-	s := status.New(statuses[e.Code].grpc, e.Msg)
+	s := status.New(statuses[e.Code].grpc, fitting(e.Msg))
 	if e.RetryAfter > 0 {
 		delay := durationpb.New(time.Duration(e.RetryAfter) * time.Second)
 		if detailed, err := s.WithDetails(&errdetails.RetryInfo{RetryDelay: delay}); err == nil {
@@ -48,6 +51,31 @@ func (e *Error) GRPC() *status.Status {
 	}
 	return s
 }
+
+// mostTrailer is the number of bytes of a message among gRPC's trailers, of which common
+// clients take 8 KiB in all.
+const mostTrailer = 3 << 10
+
+// fitting cuts a message to what trailers have room for. Bytes that are not printable ASCII
+// take three there.
+func fitting(msg string) string {
+	size := 0
+	for i, r := range msg {
+		if r < ' ' || r == '%' || r > '~' {
+			size += 3 * utf8.RuneLen(r)
+		} else {
+			size++
+		}
+		if size > mostTrailer {
+			return msg[:i] + "…"
+		}
+	}
+	return msg
+}
+
+// flags are those of the command, which messages about data name as remedies; in requests they
+// are options.
+var flags = regexp.MustCompile(`\b(with|use|or|in) --[a-z][a-z-]*[a-z]`)
 
 // AsError returns what a client is told of err: the *Error in it if there is one,
 // faulty input ([data.InputError]) as Invalid, the end of a context as Canceled or
@@ -61,7 +89,10 @@ func AsError(err error) *Error {
 	case errors.As(err, &known):
 		return known
 	case errors.As(err, &input):
-		return &Error{Code: Invalid, Msg: err.Error()}
+		return &Error{Code: Invalid, Msg: flags.ReplaceAllStringFunc(err.Error(), func(found string) string {
+			word, name, _ := strings.Cut(found, " --")
+			return word + " the option " + strings.ReplaceAll(name, "-", "_")
+		})}
 	case errors.Is(err, context.Canceled):
 		return &Error{Code: Canceled, Msg: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

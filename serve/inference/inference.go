@@ -153,7 +153,36 @@ type Error struct {
 // Error returns the message.
 func (e *Error) Error() string { return e.Msg }
 
-// Errorf returns an Error.
+// mostShown is how many characters of a text, such as a client's name for something, a message
+// has at most.
+const mostShown = 500
+
+// Errorf returns an Error. Of its arguments texts are cut to some hundred characters.
 func Errorf(code Code, format string, args ...any) *Error {
+	for i, a := range args {
+		if s, ok := a.(string); ok && len(s) > mostShown {
+			args[i] = cut(s, mostShown)
+		}
+	}
 	return &Error{Code: code, Msg: fmt.Sprintf(format, args...)}
+}
+
+// cut returns the first characters of a text, with an ellipsis if these are not all.
+func cut(s string, most int) string {
+	n := 0
+	for i := range s {
+		if n == most {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
+}
+
+// Shown is a parameter's value as JSON has it, for messages.
+func Shown(v any) string {
+	if s, ok := v.(string); ok {
+		return string(appendText(nil, cut(s, mostShown)))
+	}
+	return fmt.Sprint(v)
 }

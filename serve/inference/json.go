@@ -283,6 +283,41 @@ func (s *scanner) skip(depth int) error {
 	return nil
 }
 
+// CheckJSON returns what is wrong with a body that a reader would take which overlooks it: a
+// string that is not UTF-8, half of a surrogate pair, a key that an object has twice. Errors are of
+// *Error.
+func CheckJSON(body []byte) error {
+	for i := 0; i < len(body); {
+		r, n := utf8.DecodeRune(body[i:])
+		if r == utf8.RuneError && n == 1 {
+			return Errorf(Invalid, "JSON, byte %d: the body is not UTF-8, in which JSON is written", i)
+		}
+		i += n
+	}
+	return (&scanner{b: body}).once(0)
+}
+
+// once reads a value of any kind, in whose objects a key may be there once.
+func (s *scanner) once(depth int) error {
+	if depth > maxNesting {
+		return Errorf(Invalid, "JSON, byte %d: lists and objects nest more than %d deep", s.i, maxNesting)
+	}
+	switch s.next() {
+	case '{':
+		seen := map[string]bool{}
+		return s.object("", func(key string) error {
+			if seen[key] {
+				return Errorf(Invalid, "JSON, byte %d: the key %q is given twice", s.i, key)
+			}
+			seen[key] = true
+			return s.once(depth + 1)
+		})
+	case '[':
+		return s.list("", func(int) error { return s.once(depth + 1) })
+	}
+	return s.skip(depth)
+}
+
 // special reads NaN, Infinity or -Infinity.
 func (s *scanner) special() (f float64, ok bool) {
 	switch {

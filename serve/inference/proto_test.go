@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -163,8 +165,28 @@ func TestGRPC(t *testing.T) {
 			t.Errorf("%v: got %+v, expected code %d", c.err, e, c.want)
 		}
 	}
+	if e := AsError(&data.InputError{Problem: "\"--x\" is no time", Fix: "give it with --time-zone, or --id"}); !strings.HasSuffix(e.Msg, "\"--x\" is no time; give it with the option time_zone, or the option id") {
+		t.Errorf("flags of the command: %s", e.Msg)
+	}
 	if AsError(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// Long names of clients leave room for the rest of a message, which fits gRPC's trailers.
+func TestLongNames(t *testing.T) {
+	for _, letter := range []string{"n", "é", "\U0001f600", "\xff"} {
+		name := strings.Repeat(letter, 20_000)
+		e := Errorf(NotFound, "unknown model %q: the server has %s", name, "m")
+		if !strings.HasSuffix(e.Msg, "…\": the server has m") || len(e.Msg) > 5000 {
+			t.Errorf("%q: the message is %d bytes: %.100s", letter, len(e.Msg), e.Msg)
+		}
+		for _, e := range []*Error{e, {Code: Internal, Msg: name}} {
+			got := e.GRPC().Message()
+			if len(url.PathEscape(got)) > mostTrailer+30 || !strings.HasSuffix(got, "…") && got != e.Msg || utf8.ValidString(letter) && !utf8.ValidString(got) {
+				t.Errorf("%q: %d bytes, which end with %q", letter, len(got), got[len(got)-9:])
+			}
+		}
 	}
 }
 

@@ -74,11 +74,11 @@ func ReadRequest(header string, body []byte) (*Request, error) {
 		return nil, Errorf(Invalid, `the request has no "inputs", expected a list of tensors`)
 	}
 	if v, ok := flag(r.Params, binaryDataOutput); !ok {
-		return nil, Errorf(Invalid, "the request's parameter %q is %v, expected true or false", binaryDataOutput, v)
+		return nil, Errorf(Invalid, "the request's parameter %q is %s, expected true or false", binaryDataOutput, Shown(v))
 	}
 	for _, o := range r.Outputs {
 		if v, ok := flag(o.Params, binaryData); !ok {
-			return nil, Errorf(Invalid, "output %q: parameter %q is %v, expected true or false", o.Name, binaryData, v)
+			return nil, Errorf(Invalid, "output %q: parameter %q is %s, expected true or false", o.Name, binaryData, Shown(v))
 		}
 	}
 	if err := s.attach(r.Inputs, rest); err != nil {
@@ -212,7 +212,7 @@ func (s *reader) params(of string, size *int64) (p Params, err error) {
 		if size != nil && key == binaryDataSize {
 			n, ok := value.(int64)
 			if !ok || n < 0 {
-				return Errorf(Invalid, "%s: %s is %v, expected a number of bytes", of, key, value)
+				return Errorf(Invalid, "%s: %s is %s, expected a number of bytes", of, key, Shown(value))
 			}
 			*size = n
 			return nil

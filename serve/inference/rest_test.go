@@ -258,6 +258,22 @@ func TestReadRequestForms(t *testing.T) {
 	}
 }
 
+// What readers overlook that take the last of two keys and U+FFFD for other bytes.
+func TestCheckJSON(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"a":1,"b":{"a":[{"a":"é\ud83d\ude00"}]}}`: "", `[1,"x",null,true]`: "",
+		"{\"a\":\"\xff\"}": "byte 6: the body is not UTF-8", "{\"\xc3\":1}": "byte 2: the body is not UTF-8",
+		`{"a":"\ud83d"}`: "hexadecimal", `{"a":"\ude00x"}`: "hexadecimal",
+		`{"a":1,"a":1}`: `the key "a" is given twice`, `{"a":1,"\u0061":1}`: `the key "a" is given twice`, `{"x":[{"a":1,"b":2,"a":3}]}`: `the key "a" is given twice`,
+		strings.Repeat("[", 1000): "deep",
+	} {
+		err := CheckJSON([]byte(body))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%.60q: %v, want %q", body, err, want)
+		}
+	}
+}
+
 func TestReadRequestErrors(t *testing.T) {
 	blob := func(json, data string) (string, string) { return fmt.Sprint(len(json)), json + data }
 	sized := func(datatype, shape string, size string) string {
@@ -290,7 +306,7 @@ func TestReadRequestErrors(t *testing.T) {
 		{"", one("BYTES", "[1]", "[\"\\n\xff\"]"), "UTF-8"},
 		{"", one("FP16", "[1]", "[1]"), "FP16 has no form in JSON"}, {"", one("BF16", "[1]", "[1]"), "BF16 has no form in JSON"},
 		{"", `{"inputs":[],"parameters":{"a":[1]}}`, "the value of a parameter"}, {"", `{"inputs":[],"parameters":{"a":null}}`, "the value of a parameter"}, {"", `{"inputs":[],"parameters":{"a":1e999}}`, "beyond the greatest"},
-		{"", `{"inputs":[],"parameters":{"binary_data_output":1}}`, "expected true or false"}, {"", `{"inputs":[],"outputs":[{"name":"y","parameters":{"binary_data":"yes"}}]}`, "expected true or false"},
+		{"", `{"inputs":[],"parameters":{"binary_data_output":1}}`, "expected true or false"}, {"", `{"inputs":[],"outputs":[{"name":"y","parameters":{"binary_data":"yes"}}]}`, `is "yes", expected true or false`},
 		{"", `{"inputs":[],"outputs":[{}]}`, `no "name"`}, {"", `{"inputs":[],"outputs":[{"name":"y","parameters":{"shared_memory_region":"r"}}]}`, "shared memory"},
 		{"", `{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"shared_memory_region":"r","shared_memory_byte_size":4}}]}`, "shared memory"},
 		{"", `{"a":` + strings.Repeat("[", 1000), "deep"}, {"", `{"a":` + strings.Repeat(`{"a":`, 1000), "deep"},
@@ -307,6 +323,7 @@ func TestReadRequestErrors(t *testing.T) {
 	add("name 4", sized("FP32", "[1]", "4"), "abcde")
 	add("expected a number of bytes", sized("FP32", "[1]", "-4"), "abcd")
 	add("expected a number of bytes", sized("FP32", "[1]", "4.0"), "abcd")
+	add(`binary_data_size is "4", expected a number of bytes`, sized("FP32", "[1]", `"4"`), "abcd")
 	add("only 0 of the 0 bytes", sized("FP32", "[1]", "9223372036854775807"), "")
 	add("negative size", sized("FP32", "[-1]", "4"), "abcd")
 	add("more elements than can be counted", sized("FP32", "[4294967296,4294967296]", "4"), "abcd")

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carousel-ml/carousel/internal/npy"
 	"github.com/carousel-ml/carousel/serve/inference"
 )
 
@@ -43,7 +44,8 @@ type Server struct {
 	link     link
 	models   []*Model
 	sessions []session
-	base     uint64 // below the ids of this load's sequences
+	base     uint64   // below the ids of this load's sequences
+	unlisted []string // of Options.Omit, what the metadata have not
 
 	answers sync.Map // with Check: by question, the hash of its first answer
 	seed    maphash.Seed
@@ -116,6 +118,9 @@ func Connect(ctx context.Context, address string, o Options) (*Server, error) {
 	if len(o.Models) == 0 {
 		return nil, errors.New("want the name of a model")
 	}
+	if o.Stream && !strings.HasPrefix(u.Scheme, "grpc") {
+		return nil, fmt.Errorf("address %q: streams of requests are of gRPC; want grpc://HOST:PORT or grpcs://, or no stream", address)
+	}
 	if o.Timeout <= 0 {
 		o.Timeout = DefaultTimeout
 	}
@@ -130,6 +135,7 @@ func Connect(ctx context.Context, address string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	var known []string // inputs
 	for _, name := range o.Models {
 		ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 		inputs, err := s.link.metadata(ctx, name)
@@ -140,14 +146,20 @@ func Connect(ctx context.Context, address string, o Options) (*Server, error) {
 		}
 		m := &Model{Name: name}
 		for _, in := range inputs {
+			known = append(known, in.Name)
 			if !slices.Contains(o.Omit, in.Name) {
 				m.Inputs = append(m.Inputs, in)
 			}
 		}
 		s.models = append(s.models, m)
 	}
+	s.unlisted = slices.DeleteFunc(slices.Clone(o.Omit), func(name string) bool { return slices.Contains(known, name) })
 	return s, nil
 }
+
+// Unlisted returns the names of Options.Omit that the metadata have not, such as those of states
+// that a server does not list, or misspelt ones.
+func (s *Server) Unlisted() []string { return s.unlisted }
 
 // Models returns the models, in the order of the options.
 func (s *Server) Models() []*Model { return s.models }
@@ -327,7 +339,7 @@ func Shape(in *inference.Info, given []int) ([]int, error) {
 			given[0] = 1
 		}
 		if slices.Contains(given, -1) {
-			return nil, fmt.Errorf("input %s has the shape %v; say what its free dimensions are", in.Name, in.Dims)
+			return nil, fmt.Errorf("input %s has the shape %s; say what its free dimensions are", in.Name, npy.Shape(in.Dims))
 		}
 		return given, nil
 	}
@@ -336,7 +348,7 @@ func Shape(in *inference.Info, given []int) ([]int, error) {
 		ok = given[i] == in.Dims[i] || in.Dims[i] < 0
 	}
 	if !ok {
-		return nil, fmt.Errorf("input %s has the shape %v, and %v does not fit it", in.Name, in.Dims, given)
+		return nil, fmt.Errorf("input %s has the shape %s, and %s does not fit it", in.Name, npy.Shape(in.Dims), npy.Shape(given))
 	}
 	return given, nil
 }
@@ -350,7 +362,7 @@ func Random(in *inference.Info, dims []int, n, below int, seed uint64) ([]infere
 	count := 1
 	for _, d := range dims {
 		if d < 0 || d > 0 && count > maxElements/d {
-			return nil, fmt.Errorf("input %s: shape %v has more than %d elements", in.Name, dims, maxElements)
+			return nil, fmt.Errorf("input %s: shape %s has more than %d elements", in.Name, npy.Shape(dims), maxElements)
 		}
 		count *= d
 	}
