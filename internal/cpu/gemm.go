@@ -147,7 +147,7 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 	if w.kind = &w.set.Weights[w.round]; w.panels != nil {
 		w.kind = w.panels.Weights
 	}
-	if then := w.then; then.k > 0 && (simd.Abreast(r1-r0) > 1 || w.kind.Narrow != nil) { // tiles abreast, and packed operands, take one product only
+	if then := w.then; then.k > 0 && !w.takesBoth(r1-r0) {
 		whole := w.product
 		w.then = addend{}
 		w.run(r0, r1, p0, p1)
@@ -243,6 +243,15 @@ func (w *worker) rounds(x []float32) {
 	}
 }
 
+// takesBoth reports whether the kernel for some rows takes a second product: tiles abreast
+// and packed float32 numbers do not.
+func (w *worker) takesBoth(rows int) bool {
+	if w.kind.Blocks != nil {
+		return w.k > 0 && max(w.k, w.then.k) <= longRun
+	}
+	return simd.Abreast(rows) == 1 && w.kind.Narrow == nil
+}
+
 // runBlocks is run for kernels that take both operands packed in 16 bits. The depth is cut
 // at links, so no bit depends on it.
 func (w *worker) runBlocks(r0, r1, p0, p1 int) {
@@ -257,11 +266,15 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 		if w.panels == nil {
 			w.packHalves(p0, p1, k0, kc, packed*nr)
 		}
-		height := max(2, halfBlock/(packed*x.Rows)) * x.Rows
+		pitch := (packed + ceilDiv(w.then.k, x.Link)*x.Link) * x.Rows
+		height := max(2, halfBlock/pitch) * x.Rows
 		for i := r0; i < r1; i += height {
 			rows := min(height, r1-i)
-			w.half[0] = grow(w.half[0], ceilDiv(rows, x.Rows)*x.Rows*packed/2)
-			x.PackA(asHalves(w.half[0]), w.a[i*w.rs+k0*w.cs:], rows, kc, w.rs, w.cs)
+			w.half[0] = grow(w.half[0], ceilDiv(rows, x.Rows)*pitch/2)
+			x.PackA(asHalves(w.half[0]), w.a[i*w.rs+k0*w.cs:], rows, kc, w.rs, w.cs, pitch)
+			if w.then.k > 0 {
+				x.PackA(asHalves(w.half[0])[packed*x.Rows:], w.then.a[i*w.then.rs:], rows, w.then.k, w.then.rs, 1, pitch)
+			}
 			for p := p0; p < p1; {
 				panel, n := w.at(p), 1
 				for p+n < p1 && w.at(p+n) == panel+n && panel+n != own {
@@ -274,6 +287,9 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 					a.B, a.Pitch = asHalves(w.panels.from(panel, k0)), 2*w.panels.pitch
 				} else {
 					a.B, a.Pitch = asHalves(w.half[1])[(p-p0)*packed*nr:], packed*nr
+				}
+				if w.then.k > 0 {
+					a.B2, a.Pitch2, a.K2 = asHalves(w.then.panels.from(panel, 0)), 2*w.then.panels.pitch, w.then.k
 				}
 				switch {
 				case k0 > 0 || w.acc:

@@ -34,6 +34,9 @@ type amxArgs struct {
 	Depth         int // groups of 32 k
 	Pairs, Panels int
 	Pitch         int
+	B2            *uint16 // of a second product, whose A follows in each tile
+	Depth2        int     // 0: none
+	Pitch2        int
 }
 
 // bf16Args describes a conversion to tiles that are Step bytes apart; see the functions.
@@ -94,11 +97,11 @@ var amxBlocks = Blocks{
 	Link: tileLink, Rows: tileRows, PackA: amxPackA, PackB: amxPackB, Run: amxRun,
 }
 
-func amxPackA(dst []uint16, src []float32, rows, depth, rs, cs int) {
+func amxPackA(dst []uint16, src []float32, rows, depth, rs, cs, pitch int) {
 	groups := (depth + tileLink - 1) / tileLink
 	for r := 0; r < rows; r += tileRows {
 		n := min(tileRows, rows-r)
-		tile := dst[r/tileRows*groups*tileSize:][:groups*tileSize]
+		tile := dst[r/tileRows*pitch:][:groups*tileSize]
 		if cs == 1 {
 			_ = src[(r+n-1)*rs+depth-1]
 			bf16Rows(&bf16Args{&tile[0], &src[r*rs], depth, n, 4 * rs, 2 * tileSize})
@@ -140,32 +143,33 @@ func clearTiles(tiles []uint16, groups int) {
 }
 
 func amxRun(p *BlockArgs) {
-	groups := (p.K + tileLink - 1) / tileLink
-	a := amxArgs{B: &p.B[0], LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups, Pitch: 2 * p.Pitch}
+	groups := func(k int) int { return (k + tileLink - 1) / tileLink }
+	a := amxArgs{LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups(p.K), Pitch: 2 * p.Pitch, Depth2: groups(p.K2), Pitch2: 2 * p.Pitch2}
+	depth := a.Depth + a.Depth2
 	for r := 0; r < p.M; {
 		rows := p.M - r
 		a.Pairs = rows / 32
 		a.Config = &tileConfigs[32]
 		switch {
 		case a.Pairs > 0:
-			a.Pairs = min(a.Pairs, max(1, tileWork/groups))
+			a.Pairs = min(a.Pairs, max(1, tileWork/depth))
 			rows = 32 * a.Pairs
 		case rows > tileRows:
 			a.Pairs, a.Config = 1, &tileConfigs[rows]
 		default:
 			a.Config = &tileConfigs[rows]
 		}
-		a.A = &p.A[r/tileRows*groups*tileSize]
-		most := max(1, tileWork/(groups*max(1, a.Pairs)))
+		a.A = &p.A[r/tileRows*depth*tileSize]
+		most := max(1, tileWork/(depth*max(1, a.Pairs)))
 		whole := p.N / 32
 		for j := 0; j < whole; j += a.Panels {
 			a.Panels = min(most, whole-j)
-			a.B = &p.B[j*p.Pitch]
 			_ = p.C[(r+rows-1)*p.LDC+32*(j+a.Panels)-1]
 			a.C, a.From = &p.C[r*p.LDC+32*j], nil
 			if p.From != nil {
 				a.From = &p.From[r*p.LDFrom+32*j]
 			}
+			p.aim(&a, j)
 			amxTiles(&a)
 		}
 		if rest := p.N % 32; rest > 0 {
@@ -175,11 +179,19 @@ func amxRun(p *BlockArgs) {
 	}
 }
 
+// aim sets the panels of B from one on.
+func (p *BlockArgs) aim(a *amxArgs, panel int) {
+	a.B = &p.B[panel*p.Pitch]
+	if p.K2 > 0 {
+		a.B2 = &p.B2[panel*p.Pitch2]
+	}
+}
+
 // edge computes the columns that fill no panel, in memory of its own.
 func (p *BlockArgs) edge(a amxArgs, r, rows, panel, n int) {
 	var c [32 * 32]float32
-	groups := a.Depth
 	pairs := a.Pairs
+	p.aim(&a, panel)
 	for done := 0; done < rows; done += 32 {
 		m := min(32, rows-done)
 		if a.From = nil; p.From != nil {
@@ -189,7 +201,7 @@ func (p *BlockArgs) edge(a amxArgs, r, rows, panel, n int) {
 			a.From = &c[0]
 		}
 		a.C, a.LDC, a.LDFrom, a.Panels, a.Pairs = &c[0], 128, 128, 1, min(pairs, 1)
-		a.A, a.B = &p.A[(r+done)/tileRows*groups*tileSize], &p.B[panel*p.Pitch]
+		a.A = &p.A[(r+done)/tileRows*(a.Depth+a.Depth2)*tileSize]
 		amxTiles(&a)
 		for i := range m {
 			copy(p.C[(r+done+i)*p.LDC+32*panel:][:n], c[32*i:])

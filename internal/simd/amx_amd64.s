@@ -47,7 +47,7 @@
 #define CVT_Z2_Z1_Z0 BYTE $0x62; BYTE $0xf2; BYTE $0x77; BYTE $0x48; BYTE $0x72; BYTE $0xc2
 
 // func amxTiles(a *amxArgs)
-TEXT ·amxTiles(SB), NOSPLIT, $16-8
+TEXT ·amxTiles(SB), NOSPLIT, $24-8
 	MOVQ a+0(FP), BX
 	MOVQ amxArgs_Config(BX), AX
 	LDTILECFG_AX
@@ -55,7 +55,10 @@ TEXT ·amxTiles(SB), NOSPLIT, $16-8
 	MOVQ amxArgs_B(BX), R12
 	MOVQ amxArgs_C(BX), R10
 	MOVQ amxArgs_From(BX), R15
+	MOVQ amxArgs_B2(BX), AX
+	MOVQ AX, second-24(SP)
 	MOVQ amxArgs_Depth(BX), R13
+	ADDQ amxArgs_Depth2(BX), R13
 	SHLQ $10, R13              // bytes of a tile row of A
 	MOVQ amxArgs_Panels(BX), AX
 	MOVQ AX, panels-8(SP)
@@ -96,6 +99,7 @@ multiply:
 	LEAQ (SI)(R13*1), DX
 	MOVQ R12, DI
 	MOVQ amxArgs_Depth(BX), R9
+	MOVQ amxArgs_Depth2(BX), R11
 
 deep:
 	TILELOAD_DI_6
@@ -110,6 +114,11 @@ deep:
 	ADDQ $1024, DX
 	ADDQ $2048, DI
 	DECQ R9
+	JNE  deep
+	MOVQ R11, R9               // the second product, once
+	XORQ R11, R11
+	MOVQ second-24(SP), DI
+	TESTQ R9, R9
 	JNE  deep
 	MOVQ DX, SI                // the next pair's rows follow
 	MOVQ AX, DX
@@ -133,6 +142,8 @@ deep:
 
 nofrom:
 	ADDQ amxArgs_Pitch(BX), R12
+	MOVQ amxArgs_Pitch2(BX), AX
+	ADDQ AX, second-24(SP)
 	DECQ panels-8(SP)
 	JNE  panel
 	TILERELEASE
@@ -166,6 +177,7 @@ multiply2:
 	MOVQ R12, DX
 	ADDQ amxArgs_Pitch(BX), DX
 	MOVQ amxArgs_Depth(BX), R11
+	MOVQ amxArgs_Depth2(BX), AX
 
 deep2:
 	TILELOAD_SI_4
@@ -182,6 +194,13 @@ deep2:
 	ADDQ $2048, DX
 	DECQ R11
 	JNE  deep2
+	MOVQ AX, R11
+	XORQ AX, AX
+	MOVQ second-24(SP), DI
+	MOVQ DI, DX
+	ADDQ amxArgs_Pitch2(BX), DX
+	TESTQ R11, R11
+	JNE  deep2
 	MOVQ R10, AX
 	MOVQ amxArgs_LDC(BX), R9
 	TILESTORE_0_AX
@@ -191,6 +210,9 @@ deep2:
 	ADDQ $256, R10
 	MOVQ amxArgs_Pitch(BX), AX
 	LEAQ (R12)(AX*2), R12
+	MOVQ amxArgs_Pitch2(BX), AX
+	SHLQ $1, AX
+	ADDQ AX, second-24(SP)
 	SUBQ $2, panels-8(SP)
 	JNE  single
 	TILERELEASE
@@ -213,6 +235,7 @@ multiply1:
 	MOVQ amxArgs_A(BX), SI
 	MOVQ R12, DI
 	MOVQ amxArgs_Depth(BX), R11
+	MOVQ amxArgs_Depth2(BX), DX
 
 deep1:
 	TILELOAD_SI_4
@@ -223,6 +246,11 @@ deep1:
 	ADDQ $1024, SI
 	ADDQ $2048, DI
 	DECQ R11
+	JNE  deep1
+	MOVQ DX, R11
+	XORQ DX, DX
+	MOVQ second-24(SP), DI
+	TESTQ R11, R11
 	JNE  deep1
 	MOVQ R10, AX
 	MOVQ amxArgs_LDC(BX), R9

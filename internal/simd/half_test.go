@@ -166,11 +166,15 @@ func TestBlocks(t *testing.T) {
 		}
 		tested = true
 		for _, size := range [][3]int{{1, 32, 32}, {1, 1, 1}, {16, 64, 32}, {17, 33, 33}, {5, 96, 31}, {32, 32, 64}, {33, 100, 70}, {64, 64, 257}, {100, 47, 40}, {70, 129, 96}, {31, 16, 5}} {
-			for form := range 16 {
+			for form := range 32 {
 				m, n, k := size[0], size[1], size[2]
-				transA, transB, from, bias := form&1 > 0, form&2 > 0, form&4 > 0, form&8 > 0
-				a, b := make([]float32, m*k), make([]float32, k*n)
-				for _, v := range [][]float32{a, b} {
+				transA, transB, from, bias, second := form&1 > 0, form&2 > 0, form&4 > 0, form&8 > 0, form&16 > 0
+				k2 := 0
+				if second {
+					k2 = 40
+				}
+				a, b, a2, b2 := make([]float32, m*k), make([]float32, k*n), make([]float32, m*k2), make([]float32, k2*n)
+				for _, v := range [][]float32{a, b, a2, b2} {
 					for i := range v {
 						v[i] = float32(r.NormFloat64()) * float32(math.Ldexp(1, r.IntN(20)-10))
 					}
@@ -190,16 +194,23 @@ func TestBlocks(t *testing.T) {
 				if transB {
 					ldb = k
 				}
-				pa, pb := make([]uint16, (m+15)/16*16*(k+31)/32*32*2), make([]uint16, (n+31)/32*32*((k+31)/32*32))
+				deep, deep2 := (k+31)/32*32, (k2+31)/32*32
+				pitch := (deep + deep2) * x.Rows
+				pa, pb, pb2 := make([]uint16, (m+15)/16*pitch), make([]uint16, (n+31)/32*32*deep), make([]uint16, (n+31)/32*32*deep2)
 				for i := range pa {
 					pa[i] = 0x7fc1 // what is not packed must not count
 				}
 				for i := range pb {
 					pb[i] = 0x7fc1
 				}
-				x.PackA(pa, a, m, k, rs, cs)
+				x.PackA(pa, a, m, k, rs, cs, pitch)
 				x.PackB(pb, b, k, n, ldb, transB)
-				p := &BlockArgs{A: pa, B: pb, Pitch: (k + 31) / 32 * 32 * 32, C: c, LDC: ldc, M: m, N: n, K: k}
+				p := &BlockArgs{A: pa, B: pb, Pitch: 32 * deep, C: c, LDC: ldc, M: m, N: n, K: k}
+				if second {
+					x.PackA(pa[deep*x.Rows:], a2, m, k2, k2, 1, pitch)
+					x.PackB(pb2, b2, k2, n, n, false)
+					p.B2, p.Pitch2, p.K2 = pb2, 32*deep2, k2
+				}
 				if from {
 					p.From, p.LDFrom = start, ldc
 					if bias {
@@ -209,6 +220,8 @@ func TestBlocks(t *testing.T) {
 				x.Run(p)
 				kind.Round(a, a)
 				kind.Round(b, b)
+				kind.Round(a2, a2)
+				kind.Round(b2, b2)
 				for i := range m {
 					for j := range ldc {
 						want := float32(99)
@@ -225,6 +238,11 @@ func TestBlocks(t *testing.T) {
 								} else {
 									col[q] = b[q*ldb+j]
 								}
+							}
+							want = tileLaw(want, row, col)
+							row, col = row[:0], col[:0]
+							for q := range k2 {
+								row, col = append(row, a2[i*k2+q]), append(col, b2[q*n+j])
 							}
 							want = tileLaw(want, row, col)
 						}

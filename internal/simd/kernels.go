@@ -101,17 +101,20 @@ type Blocks struct {
 	Rows int // of a tile of A
 
 	// PackA packs A[r,k] = src[r*rs+k*cs], of which one is 1, and PackB B[k,j] = src[k*ld+j] or,
-	// with trans, src[j*ld+k]. Packed, rows are a multiple of Rows, and columns of NR.
-	PackA func(dst []uint16, src []float32, rows, depth, rs, cs int)
+	// with trans, src[j*ld+k]. Packed, rows are a multiple of Rows, and columns of NR. Tiles of
+	// A are pitch numbers apart.
+	PackA func(dst []uint16, src []float32, rows, depth, rs, cs, pitch int)
 	PackB func(dst []uint16, src []float32, depth, cols, ld int, trans bool)
 	Run   func(a *BlockArgs)
 }
 
-// BlockArgs is C[r*LDC+j] = From[r*LDFrom+j] + Σ_k A[r,k] * B[k,j] for r < M, j < N, k < K.
-// A nil From is zeros. Sizes are at least 1, and A and B packed; panels of B are Pitch numbers apart.
+// BlockArgs is C[r*LDC+j] = From[r*LDFrom+j] + Σ_k A[r,k] * B[k,j] for r < M, j < N, k < K, and
+// then + Σ_k A2[r,k] * B2[k,j] for k < K2, which may be 0. A nil From is zeros. Other sizes are at
+// least 1. Operands are packed: a tile of A and, after it, the one of A2; panels of B Pitch numbers apart.
 type BlockArgs struct {
-	A, B        []uint16
-	Pitch       int
+	A, B, B2    []uint16
+	Pitch, K2   int
+	Pitch2      int
 	C, From     []float32
 	LDC, LDFrom int
 	M, N, K     int
