@@ -42,7 +42,7 @@ type Device struct{ backend device.Backend }
 var defaultCPU = sync.OnceValue(func() *Device { return &Device{cpu.New(simd.Best())} })
 
 // CPU returns the processor with the fastest kernel set that runs on it. The
-// environment variable CAROUSEL_SIMD=avx512, avx2 or generic selects a set; CPU
+// environment variable CAROUSEL_SIMD=amx, avx512bf16, avx512, avx2 or generic selects a set; CPU
 // panics if the processor cannot run that one.
 func CPU() *Device { return defaultCPU() }
 

@@ -14,7 +14,7 @@ type probeArgs struct {
 // machineProbe is the assembly probe of a set. Chains and blocks are those of probeFMA and probeRead in _asm.
 func machineProbe(set string) (probe, bool) {
 	switch set {
-	case "avx512", "amx": // the share is of float32 arithmetic
+	case "avx512", "avx512bf16", "amx": // the share is of float32 arithmetic
 		return probe{24 * 16 * 2, fmaAVX512, 8 * 16, readAVX512}, true
 	case "avx2":
 		return probe{12 * 8 * 2, fmaAVX2, 8 * 8, readAVX2}, true

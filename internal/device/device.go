@@ -146,9 +146,10 @@ const (
 	// kernels fuse it.
 	F32 Kind = iota
 	// BF16 rounds both operands to bfloat16, to nearest, ties to even; subnormal numbers
-	// are zero. A link is one multiply-add as in F32 or, on the kernel set "amx", 32 k: those
-	// of even k and those of odd k are a chain of multiply-adds each, from zero, and the sum of
-	// both is added.
+	// are zero. A link is one multiply-add as in F32, except on two kernel sets. On "amx" it is
+	// 32 k: those of even k and those of odd k are a chain of multiply-adds each, from zero, and
+	// the sum of both is added. On "avx512bf16" it is two k: a multiply-add of the odd one, then
+	// one of the even one.
 	BF16
 	// FP16 likewise rounds to IEEE half precision, with its subnormal numbers.
 	FP16

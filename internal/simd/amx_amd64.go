@@ -2,25 +2,13 @@
 
 package simd
 
-import (
-	"slices"
-	"unsafe"
+import "golang.org/x/sys/cpu"
 
-	"golang.org/x/sys/cpu"
-)
-
-// AMX multiplies tiles: 16 rows of 32 bfloat16 numbers by 32 rows of 16, stored as 16
-// rows of pairs, added to 16 by 16 float32 sums. The tiles of a panel of 32 columns and of
-// 16 rows of A follow each other, 1 KB each.
+// AMX multiplies a tile of A by one of B and adds to 16 by 16 float32 sums.
 //
 // Tiles belong to the thread, so each call configures, uses and releases them; nothing is
 // live across Go code.
-const (
-	tileRows = 16
-	tileLink = 32 // values of k of a tile
-	tileSize = tileRows * tileLink
-	tileWork = 2048 // groups of four products of one call, about 60 microseconds
-)
+const tileWork = 2048 // groups of four products of one call, about 60 microseconds
 
 // amxArgs is C = From + A·B for Pairs times 32 rows, or for up to 16 rows if Pairs is 0,
 // and Panels times 32 columns. LDC, LDFrom and Pitch count bytes. The rows of the last
@@ -39,32 +27,8 @@ type amxArgs struct {
 	Pitch2        int
 }
 
-// bf16Args describes a conversion to tiles that are Step bytes apart; see the functions.
-type bf16Args struct {
-	Dst          *uint16
-	Src          *float32
-	Depth, Count int
-	Stride, Step int // bytes
-}
-
 //go:noescape
 func amxTiles(a *amxArgs)
-
-// bf16Rows converts Count rows of Depth elements, Stride apart, to rows of tiles.
-//
-//go:noescape
-func bf16Rows(a *bf16Args)
-
-// bf16Pairs converts Depth rows of Count elements, Stride apart and at most 16, to tiles
-// whose rows are the pairs of two rows. Count columns and Depth are filled up with zeros.
-//
-//go:noescape
-func bf16Pairs(a *bf16Args)
-
-// transposeTiles transposes Count tiles as 16 by 16 pairs.
-//
-//go:noescape
-func transposeTiles(a *bf16Args)
 
 type tileConfig struct {
 	palette byte
@@ -94,57 +58,11 @@ var tileConfigs = func() (all [33]tileConfig) {
 
 // amxBlocks is the products of bfloat16 by tiles.
 var amxBlocks = Blocks{
-	Link: tileLink, Rows: tileRows, PackA: amxPackA, PackB: amxPackB, Run: amxRun,
-}
-
-func amxPackA(dst []uint16, src []float32, rows, depth, rs, cs, pitch int) {
-	groups := (depth + tileLink - 1) / tileLink
-	for r := 0; r < rows; r += tileRows {
-		n := min(tileRows, rows-r)
-		tile := dst[r/tileRows*pitch:][:groups*tileSize]
-		if cs == 1 {
-			_ = src[(r+n-1)*rs+depth-1]
-			bf16Rows(&bf16Args{&tile[0], &src[r*rs], depth, n, 4 * rs, 2 * tileSize})
-			continue
-		}
-		_ = src[(depth-1)*cs+r+n-1]
-		bf16Pairs(&bf16Args{&tile[0], &src[r], depth, n, 4 * cs, 2 * tileSize})
-		transposeTiles(&bf16Args{Dst: &tile[0], Count: groups, Step: 2 * tileSize})
-	}
-}
-
-func amxPackB(dst []uint16, src []float32, depth, cols, ld int, trans bool) {
-	groups := (depth + tileLink - 1) / tileLink
-	for j := 0; j < cols; j += tileRows {
-		n := min(tileRows, cols-j)
-		tile := dst[(j/tileRows/2*2*groups+j/tileRows%2)*tileSize:]
-		if !trans {
-			_ = src[(depth-1)*ld+j+n-1]
-			bf16Pairs(&bf16Args{&tile[0], &src[j], depth, n, 4 * ld, 4 * tileSize})
-			continue
-		}
-		_ = src[(j+n-1)*ld+depth-1]
-		if n < tileRows {
-			clearTiles(tile, groups)
-		}
-		bf16Rows(&bf16Args{&tile[0], &src[j*ld], depth, n, 4 * ld, 4 * tileSize})
-		transposeTiles(&bf16Args{Dst: &tile[0], Count: groups, Step: 4 * tileSize})
-	}
-	if (cols+tileRows-1)/tileRows%2 == 1 { // the other half of the last panel
-		clearTiles(dst[(cols/tileRows/2*2*groups+1)*tileSize:], groups)
-	}
-}
-
-// clearTiles clears every other tile.
-func clearTiles(tiles []uint16, groups int) {
-	for g := range groups {
-		clear(tiles[2*g*tileSize:][:tileSize])
-	}
+	Link: tileLink, Rows: tileRows, PackA: packTilesA, PackB: packTilesB, Run: amxRun,
 }
 
 func amxRun(p *BlockArgs) {
-	groups := func(k int) int { return (k + tileLink - 1) / tileLink }
-	a := amxArgs{LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: groups(p.K), Pitch: 2 * p.Pitch, Depth2: groups(p.K2), Pitch2: 2 * p.Pitch2}
+	a := amxArgs{LDC: 4 * p.LDC, LDFrom: 4 * p.LDFrom, Depth: tilesOf(p.K), Pitch: 2 * p.Pitch, Depth2: tilesOf(p.K2), Pitch2: 2 * p.Pitch2}
 	depth := a.Depth + a.Depth2
 	for r := 0; r < p.M; {
 		rows := p.M - r
@@ -207,21 +125,6 @@ func (p *BlockArgs) edge(a amxArgs, r, rows, panel, n int) {
 			copy(p.C[(r+done+i)*p.LDC+32*panel:][:n], c[32*i:])
 		}
 	}
-}
-
-// encodeTiles is Weights.Encode.
-func encodeTiles(dst []byte, _, panel []float32) {
-	amxPackB(unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(dst))), len(dst)/2), panel, len(panel)/32, 32, 32, false)
-}
-
-// withAMX returns a set that differs from another in the products of bfloat16.
-func withAMX(set *Set) *Set {
-	s := *set
-	s.Name = "amx"
-	s.Weights = slices.Clone(s.Weights)
-	w := &s.Weights[1]
-	w.Group, w.Bytes, w.Encode, w.Tiles, w.Blocks = tileLink, 2*tileLink, encodeTiles, nil, &amxBlocks
-	return &s
 }
 
 // hasAMX reports whether the processor has tiles of bfloat16 and the system lets the

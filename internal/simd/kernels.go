@@ -25,7 +25,7 @@ const EnvVar = "CAROUSEL_SIMD"
 // length unless said otherwise; dst may be the same slice as a source, but
 // must not overlap one partially.
 type Set struct {
-	Name   string // "avx512", "avx2" or "generic"
+	Name   string // "amx", "avx512bf16", "avx512", "avx2" or "generic"
 	MR, NR int    // the matrix tile: at most MR rows, exactly NR columns of B
 
 	// Flushes means that each instruction of the kernels treats subnormal operands as
@@ -97,7 +97,7 @@ type Weights struct {
 
 // Blocks is products of which both operands are packed in 16 bits.
 type Blocks struct {
-	Link int // the group of k of a link; operands are filled up with zeros to a multiple
+	Link int // k of a link, or of several; operands are divided at multiples and filled up with zeros to one
 	Rows int // of a tile of A
 
 	// PackA packs A[r,k] = src[r*rs+k*cs], of which one is 1, and PackB B[k,j] = src[k*ld+j] or,
