@@ -24,7 +24,7 @@ type Settings struct {
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
 
-	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16" group:"Training" help:"numbers that the products of training compute with; weights, sums and validation stay f32"`
+	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16" group:"Training" help:"numbers that the products of training compute with; weights, sums and validation keep 32 bits"`
 	PrecisionKeep []string `json:"precision_keep" group:"Training" help:"names of parameters, or their beginnings, whose products stay f32"`
 }
 
