@@ -148,7 +148,7 @@ func rounded(kind device.Kind, w []float32, cols int) []float32 {
 // and threads, whether the depth is cut or not, and until the version changes.
 func TestKindsOfWeights(t *testing.T) {
 	defer par.SetWorkers(0)
-	for _, set := range simd.Sets() {
+	for _, set := range floatSets() {
 		t.Run(set.Name, func(t *testing.T) {
 			b := withKinds(set)
 			r := rand.New(rand.NewPCG(31, 32))
@@ -235,7 +235,7 @@ func TestScanOfKinds(t *testing.T) {
 		same := func(w []float32, _ int) []float32 { return w }
 		// Backends of several sets may share pooled panels; each uses its own kernels.
 		best := run(New(set), same, nil)
-		for _, other := range simd.Sets() {
+		for _, other := range floatSets() {
 			got := run(New(other), same, nil)
 			for i, v := range run(New(set), same, nil) {
 				if v != best[i] || math.Abs(float64(got[i]-v)) > 1e-3*(1+math.Abs(float64(v))) {
