@@ -56,13 +56,17 @@ func TestPrecisions(t *testing.T) {
 		lengths = append(lengths, int32((b*5)%(T+1)))
 	}
 	cases := map[string]func() *nn.RNN{
-		"lstm":       func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Layers: 2, Bidirectional: true}) },
-		"gru":        func() *nn.RNN { return nn.NewGRU(in, hidden, &nn.RNNOptions{Layers: 2}) },
-		"rnn":        func() *nn.RNN { return nn.NewRNN(in, hidden, nil) },
-		"projection": func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Proj: 24}) },
-		"peephole":   func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Peephole: true, Zoneout: 0.1}) },
-		"norm":       func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{LayerNorm: true}) },
-		"large":      func() *nn.RNN { return nn.NewLSTM(in, 256, nil) },
+		"lstm":        func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Layers: 2, Bidirectional: true}) },
+		"gru":         func() *nn.RNN { return nn.NewGRU(in, hidden, &nn.RNNOptions{Layers: 2}) },
+		"rnn":         func() *nn.RNN { return nn.NewRNN(in, hidden, nil) },
+		"projection":  func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Proj: 24}) },
+		"peephole":    func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{Peephole: true, Zoneout: 0.1}) },
+		"norm":        func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{LayerNorm: true}) },
+		"clip":        func() *nn.RNN { return nn.NewLSTM(in, hidden, &nn.RNNOptions{GateClip: 3}) },
+		"slstm":       func() *nn.RNN { return nn.NewSLSTM(in, hidden, nil) },
+		"min gru":     func() *nn.RNN { return nn.NewMinGRU(in, hidden, nil) },
+		"weight drop": func() *nn.RNN { return nn.NewGRU(in, hidden, &nn.RNNOptions{WeightDrop: 0.2}) },
+		"large":       func() *nn.RNN { return nn.NewLSTM(in, 256, nil) },
 	}
 	for name, make := range cases {
 		for _, lens := range [][]int32{nil, lengths} {
@@ -101,6 +105,86 @@ func distance(a, b []float32) float64 {
 		n += float64(b[i]) * float64(b[i])
 	}
 	return math.Sqrt(d / n)
+}
+
+// Values of any size that a cell keeps in its gates stay what they are.
+func TestGatesOfAnySize(t *testing.T) {
+	const B, T, in, hidden = 9, 5, 8, 16
+	x := normal(17, B*T*in)
+	for i := range x {
+		x[i] *= 1e6
+	}
+	for name, make := range map[string]func() *nn.RNN{
+		"min gru": func() *nn.RNN { return nn.NewMinGRU(in, hidden, nil) },
+		"relu":    func() *nn.RNN { return nn.NewRNN(in, hidden, &nn.RNNOptions{ReLU: true}) },
+	} {
+		run := func(p tensor.Precision) []float32 {
+			net := make()
+			slab := tensor.Pack(tensor.CPU(), net, 5)
+			tape := tensor.NewTape(nil, tensor.Train)
+			tape.SetPrecision(p)
+			y, _ := net.Forward(tape.Input(x, B, T, in), nil)
+			tensor.MeanAll(y).Backward()
+			return gradsOf(slab)
+		}
+		if d := distance(run(tensor.BFloat16), run(tensor.Float32)); !(d < 0.1) {
+			t.Errorf("%s: gradients differ by %.2g of their norm", name, d)
+		}
+	}
+}
+
+// A parameter with Keep32 has the products of float32, also dropped and in a MatMul.
+func TestKeep32(t *testing.T) {
+	x := normal(19, 8*6*16)
+	run := func(keep string, p tensor.Precision) []float32 {
+		net := nn.NewLSTM(16, 32, &nn.RNNOptions{WeightDrop: 0.3})
+		slab := tensor.Pack(tensor.CPU(), net, 5)
+		for _, q := range slab.Params {
+			q.Keep32 = q.Name == keep
+		}
+		tape := tensor.NewTape(nil, tensor.Train)
+		tape.Seed(3, 4)
+		tape.SetPrecision(p)
+		y, _ := net.Forward(tape.Input(x, 8, 6, 16), nil)
+		return y.Data()
+	}
+	if full, kept := run("", tensor.Float32), run("weight_hh_l0", tensor.BFloat16); !slices.Equal(full, kept) {
+		t.Errorf("beside weight drop it changes nothing: outputs differ by %.2g", distance(kept, full))
+	}
+	w := tensor.NewParam("w", func(_ *rand.Rand, v []float32, _ []int) { copy(v, x) }, 1, 32, 16)
+	w.Keep32 = true
+	tensor.Pack(tensor.CPU(), struct{ W *tensor.Param }{w}, 1)
+	product := func(p tensor.Precision) []float32 {
+		tape := tensor.NewTape(nil, tensor.Train)
+		tape.SetPrecision(p)
+		return tensor.MatMul(tape.Input(x[:8*32], 1, 8, 32), w.T(), false).Data()
+	}
+	if !slices.Equal(product(tensor.Float32), product(tensor.BFloat16)) {
+		t.Error("in a MatMul it changes nothing")
+	}
+}
+
+// A forget gate of 0.9999 keeps its slope, for a memory of thousands of steps.
+func TestLongMemoryInSixteenBits(t *testing.T) {
+	const B, T, in, hidden = 9, 1000, 4, 48
+	x := normal(23, B*T*in)
+	for i := range x {
+		x[i] *= 0.02
+	}
+	run := func(p tensor.Precision) []float32 { // the gradient of the forget gate's rows of W
+		net := nn.NewLSTM(in, hidden, &nn.RNNOptions{ForgetBias: 9})
+		slab := tensor.Pack(tensor.CPU(), net, 3)
+		tape := tensor.NewTape(nil, tensor.Train)
+		tape.SetPrecision(p)
+		y, _ := net.Forward(tape.Input(x, B, T, in), nil)
+		tensor.MulScalar(tensor.SumAll(tensor.Slice(y, 1, T-1, T)), 1<<10).Backward()
+		return gradsOf(slab)[hidden*in : 2*hidden*in]
+	}
+	// Gates are kept alike in both precisions. With operands of bfloat16 the state at the end, a
+	// sum of 1,000 terms, differs so much that gradients through its tanh say nothing of gates.
+	if d := distance(run(tensor.Float16), run(tensor.Float32)); !(d < 0.1) {
+		t.Errorf("the gradient differs by %.2g of its norm", d)
+	}
 }
 
 // A batch is computed as it lies with the bits of the same batch time-major.

@@ -325,12 +325,16 @@ func (m *RNN) Forward(x *tensor.Tensor, init *State) (y *tensor.Tensor, final *S
 	return tensor.BatchMajor(y), final
 }
 
+// fewRows is the number of rows from which a batch is as fast as it lies: its products are those
+// of a step, and time-major all steps are one.
+const fewRows = 8
+
 // inPlace reports whether layers run over a batch [B,T,in] as it lies. In 16 bits the
 // operands of products are converted anyway, so this saves two copies and their gradients.
 func (m *RNN) inPlace(x *tensor.Tensor) bool {
 	o, tape := &m.opt, x.Tape()
 	whole := o.InputDropout > 0 || o.OutputDropout > 0 || o.Variational && o.Dropout > 0 // masks of whole sequences are time-major
-	return tape.Precision() != tensor.Float32 && x.Lengths() == nil && !(whole && tape.Mode() == tensor.Train) && !tape.Device().TakesStacks()
+	return tape.Precision() != tensor.Float32 && x.Lengths() == nil && x.Dim(0) >= fewRows && !(whole && tape.Mode() == tensor.Train) && !tape.Device().TakesStacks()
 }
 
 // steps is Forward of a time-major batch, or with batch of one [B,T,in].

@@ -62,8 +62,8 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	d := a.dims
 	d[a.rank-1] = nn
 	y := t.Empty(d[:a.rank]...)
-	m := a.dims[a.rank-2]
-	s := t.batched(m, nn, k, leading(a))
+	m, kind := a.dims[a.rank-2], t.kindOf(a, b)
+	s := batched(kind, m, nn, k, leading(a))
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
 	t.gemm(s)
 	if n := t.record(matMulGrad, y, a, b); n != nil && transB {
@@ -75,17 +75,17 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 func matMulGrad(t *Tape, n *node) {
 	a, b, dy := n.in[0], n.in[1], n.out.grad
 	m, k, nn, batch := a.dims[a.rank-2], a.dims[a.rank-1], n.out.dims[n.out.rank-1], leading(a)
-	transB := n.n == 1
+	transB, kind := n.n == 1, t.kindOf(a, b)
 	if da, acc := a.into(); !da.Zero() { // dA = dY·Bᵀ
-		s := t.batched(m, k, nn, batch)
+		s := batched(kind, m, k, nn, batch)
 		s.A, s.B, s.TransB, s.C, s.Acc = dy, b.value, !transB, da, acc
 		t.gemm(s)
 	}
 	if db, acc := b.into(); !db.Zero() {
-		s := t.batched(k, nn, m, batch) // dB = Aᵀ·dY
+		s := batched(kind, k, nn, m, batch) // dB = Aᵀ·dY
 		s.A, s.B, s.TransA, s.C, s.Acc = a.value, dy, true, db, acc
 		if transB { // dB = dYᵀ·A
-			s = t.batched(nn, k, m, batch)
+			s = batched(kind, nn, k, m, batch)
 			s.A, s.B, s.TransA, s.C, s.Acc = dy, a.value, true, db, acc
 		}
 		t.gemm(s)
@@ -93,8 +93,8 @@ func matMulGrad(t *Tape, n *node) {
 }
 
 // batched returns the spec of a product for each of batch dense matrices.
-func (t *Tape) batched(m, n, k, batch int) device.GemmSpec {
-	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, Kind: t.kindOf(), StrideA: m * k, StrideB: k * n, StrideC: m * n}
+func batched(kind device.Kind, m, n, k, batch int) device.GemmSpec {
+	return device.GemmSpec{M: m, N: n, K: k, Batch: batch, Kind: kind, StrideA: m * k, StrideB: k * n, StrideC: m * n}
 }
 
 // leading returns the product of all but the last two dimensions.

@@ -296,7 +296,7 @@ type OverflowError struct {
 }
 
 func (e *OverflowError) Error() string {
-	return fmt.Sprintf("training stopped at step %d: the gradient of %s was not finite, the last of %d steps in a row, although the scale of the loss fell to %g; the weights of before are kept; train in bf16, keep layers in float32 (precision_keep), lower the learning rate or look for extreme values in the data",
+	return fmt.Sprintf("training stopped at step %d: the gradient of %s was not finite, the last of %d steps in a row, although the scale of the loss fell to %g; the weights of before are kept; begin anew in bf16, keep layers in float32 (precision_keep), lower the learning rate or look for extreme values in the data",
 		e.Step, cmp.Or(e.Gradient, "all parameters"), MostSkipped, e.Scale)
 }
 

@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"slices"
+
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
@@ -24,8 +26,8 @@ import (
 // chunk are products over all its steps.
 
 // scanWork is the parts of ScanSpec.Work. Gates holds W·x + biases, then the gate
-// activations, then (ScanGrad) the gate gradients. For a kind of 16 bits with Keep, memory
-// of the scan itself has these for a chunk, and Gates in Work the activations as float16.
+// activations, then (ScanGrad) the gate gradients. With halfGates, memory of the scan itself
+// has these for a chunk, and Gates in Work the activations in 16 bits.
 type scanWork struct {
 	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
 	Side  device.Buffer // [T or chunk,B,sideWidth]
@@ -67,7 +69,7 @@ func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
 	}
 	gates := s.GateWidth()
 	kept := steps * gates
-	if s.Keep && s.Kind != device.F32 {
+	if halfGates(s) {
 		kept = ceilDiv(kept, 2)
 	}
 	n := [8]int{kept, steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
@@ -194,7 +196,7 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	e.ScanSpec, e.b, e.back, e.local = s, b, back, false
 	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
 	e.carve()
-	if e.kept = nil; s.Keep && s.Kind != device.F32 {
+	if e.kept = nil; halfGates(s) {
 		e.kept = asHalves(e.Gates.Host)
 		e.chunk = grow(e.chunk, e.chunkSteps(s.T)*s.B*e.gw)
 		e.Gates = device.HostBuffer(e.chunk)
@@ -272,31 +274,44 @@ func (e *scan) next() int {
 	return 1
 }
 
+// halfGates reports whether the gates of a pass are kept in 16 bits: those of a training in 16
+// bits that are sigmoids and tanhs. Others may have any size, and where they are clipped, the
+// backward pass compares them with the ends of the range.
+func halfGates(s *device.ScanSpec) bool {
+	own := s.GateAct <= cell.Sigmoid && (s.InAct == cell.Own || s.InAct == cell.Tanh) && s.GateClip == 0
+	gates := cell.Table[s.Cell].Gates
+	return s.Keep && s.Kind != device.F32 && own && len(gates) > 0 &&
+		!slices.ContainsFunc(gates, func(g cell.Gate) bool { return g.Act != cell.Sigmoid && g.Act != cell.Tanh })
+}
+
 // moveGates stores the gates of r's units of rows [b, b+r.rows) at r's time in 16 bits, or
-// with back takes them from there.
+// with back takes them from there. They are float16 for every kind, and sigmoids keep their
+// distance from 1: a gradient is multiplied by the forget gate of each step, and with the 8 bits
+// of bfloat16 a gate of 0.993 is off by up to 0.2 %, a factor of 7 over 1,000 steps.
 func (e *scan) moveGates(r *row, b int) {
 	if e.kept == nil {
 		return
 	}
-	// As float16 for every kind: a gradient is multiplied by the forget gate of each step, and
-	// with the 8 bits of bfloat16 a gate of 0.993 is off by up to 0.2 %, a factor of 7 over
-	// 1,000 steps.
-	kind := &e.b.set.Weights[device.FP16]
-	n, width := r.rows*e.gw, e.gw
-	if r.u1-r.u0 < e.H {
-		width = e.H // a part of each gate
-	}
-	gates := e.Gates.Host[(r.first+b)*e.gw:][:n]
-	kept := e.kept[(r.t*e.B+b)*e.gw:][:n]
-	lo, hi := r.u0, r.u1
-	if width == e.gw {
-		lo, hi, width = 0, n, n
-	}
-	for ; len(gates) > 0; gates, kept = gates[width:], kept[width:] {
-		if e.back {
-			kind.Widen(gates[lo:hi], kept[lo:hi])
-		} else {
-			kind.Narrow(kept[lo:hi], gates[lo:hi])
+	set, list := e.b.set, cell.Table[e.Cell].Gates
+	for row := range r.rows {
+		gates := e.Gates.Host[(r.first+b+row)*e.gw:][:e.gw]
+		kept := e.kept[(r.t*e.B+b+row)*e.gw:][:e.gw]
+		for g := 0; g < len(list); {
+			n := 1 // adjacent gates of one form are moved at once, if all their units are
+			for g+n < len(list) && list[g+n].Act == list[g].Act && r.u1-r.u0 == e.H {
+				n++
+			}
+			lo, hi := g*e.H+r.u0, (g+n-1)*e.H+r.u1
+			narrow, widen := set.Weights[device.FP16].Narrow, set.Weights[device.FP16].Widen
+			if list[g].Act == cell.Sigmoid {
+				narrow, widen = set.NarrowUnit, set.WidenUnit
+			}
+			if e.back {
+				widen(gates[lo:hi], kept[lo:hi])
+			} else {
+				narrow(kept[lo:hi], gates[lo:hi])
+			}
+			g += n
 		}
 	}
 }

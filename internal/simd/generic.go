@@ -13,6 +13,7 @@ import (
 
 var generic = Set{
 	Name: "generic", MR: 4, NR: 8,
+	NarrowUnit: narrowUnitGeneric, WidenUnit: widenUnitGeneric,
 	Weights: []Weights{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric},
 		{Name: "bfloat16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowBF16Generic, Widen: widenBF16Generic,

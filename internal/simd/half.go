@@ -38,6 +38,28 @@ func narrowBF16Generic(dst []uint16, src []float32) {
 	}
 }
 
+func narrowUnitGeneric(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for i, v := range src {
+		if v > 0.5 {
+			dst[i] = half.ToFloat16(1-v) | 1<<15
+		} else {
+			dst[i] = half.ToFloat16(v)
+		}
+	}
+}
+
+func widenUnitGeneric(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for i, h := range src {
+		if h>>15 == 1 {
+			dst[i] = 1 + half.FromFloat16(h)
+		} else {
+			dst[i] = half.FromFloat16(h)
+		}
+	}
+}
+
 func widenBF16Generic(dst []float32, src []uint16)  { half.FromBFloat16s(dst, src) }
 func narrowFP16Generic(dst []uint16, src []float32) { half.ToFloat16s(dst, src) }
 func widenFP16Generic(dst []float32, src []uint16)  { half.FromFloat16s(dst, src) }

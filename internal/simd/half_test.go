@@ -324,3 +324,26 @@ func BenchmarkBlocks(b *testing.B) {
 		}
 	}
 }
+
+// Gates keep their digits near 0 and near 1, and 0 and 1 are exact.
+func TestUnits(t *testing.T) {
+	var in []float32
+	for e := range 30 {
+		d := float32(math.Ldexp(1.37, -e-1))
+		in = append(in, d, 1-d)
+	}
+	in = append(in, 0, 1, 0.5, math.Nextafter32(0.5, 1), math.Nextafter32(1, 0))
+	for _, set := range Sets() {
+		half, out := make([]uint16, len(in)), make([]float32, len(in))
+		for n := range len(in) + 1 { // every length
+			set.NarrowUnit(half[:n], in[:n])
+			set.WidenUnit(out[:n], half[:n])
+		}
+		for i, v := range in {
+			near := min(v, 1-v) // what is kept: 11 bits, or down to 2^-24 a multiple of it
+			if d := math.Abs(float64(out[i]) - float64(v)); d > math.Max(float64(near)*0x1p-11, 0x1p-25) || near == 0 && d != 0 {
+				t.Errorf("%s: %g is kept as %g", set.Name, v, out[i])
+			}
+		}
+	}
+}

@@ -36,6 +36,11 @@ type Set struct {
 
 	Weights []Weights // by device.Kind, the first those of float32
 
+	// NarrowUnit and WidenUnit convert numbers from 0 to 1 to and from float16. Of those above one
+	// half it is the distance from 1, with a sign: a gate of 0.9999 keeps its digits.
+	NarrowUnit func(dst []uint16, src []float32)
+	WidenUnit  func(dst []float32, src []uint16)
+
 	// Pack divides a matrix into panels of width columns, each [depth][width]:
 	// dst[(p*depth+k)*width+j] = src[k*ld+p*width+j] for k < depth, and 0 for
 	// columns from cols on.

@@ -11,6 +11,7 @@ var setAVX512 = Set{
 		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16AVX512, Tiles: gemmTilesAVX512, Round: roundBF16AVX512, Narrow: narrowBF16AVX512, Widen: widenBF16AVX512},
 		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16AVX512, Tiles: gemmTilesAVX512, Round: roundFP16AVX512, Narrow: narrowFP16AVX512, Widen: widenFP16AVX512},
 	},
+	NarrowUnit: narrowUnitAVX512, WidenUnit: widenUnitAVX512,
 	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX512,
 	LSTMGrad: lstmGradAVX512,
@@ -252,6 +253,32 @@ func roundFP16AVX512(dst, src []float32) {
 
 func encodeFP16AVX512(dst []byte, _, panel []float32) { roundFP16AVX512(panelFloats(dst), panel) }
 
+func narrowUnitAVX512(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 15
+		if n == 0 {
+			narrowUnitGeneric(dst, src)
+			return
+		}
+		toHalfUnitAVX512(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenUnitAVX512(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 15
+		if n == 0 {
+			widenUnitGeneric(dst, src)
+			return
+		}
+		fromHalfUnitAVX512(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
 func dotChunksAVX512(x, y []float32) (sum float32) {
 	y = y[:len(x)]
 	for len(x) > 0 {
@@ -270,6 +297,7 @@ var setAVX2 = Set{
 		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16AVX2, Tiles: gemmTilesAVX2, Round: roundBF16AVX2, Narrow: narrowBF16AVX2, Widen: widenBF16AVX2},
 		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16AVX2, Tiles: gemmTilesAVX2, Round: roundFP16AVX2, Narrow: narrowFP16AVX2, Widen: widenFP16AVX2},
 	},
+	NarrowUnit: narrowUnitAVX2, WidenUnit: widenUnitAVX2,
 	Pack: pack, PackT: packT,
 	LSTM:     lstmAVX2,
 	LSTMGrad: lstmGradAVX2,
@@ -510,6 +538,32 @@ func roundFP16AVX2(dst, src []float32) {
 }
 
 func encodeFP16AVX2(dst []byte, _, panel []float32) { roundFP16AVX2(panelFloats(dst), panel) }
+
+func narrowUnitAVX2(dst []uint16, src []float32) {
+	dst = dst[:len(src)]
+	for len(src) > 0 {
+		n := min(len(src), moveChunk) &^ 7
+		if n == 0 {
+			narrowUnitGeneric(dst, src)
+			return
+		}
+		toHalfUnitAVX2(&halfArgs{N: n, Half: &dst[0], Wide: &src[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
+
+func widenUnitAVX2(dst []float32, src []uint16) {
+	src = src[:len(dst)]
+	for len(dst) > 0 {
+		n := min(len(dst), moveChunk) &^ 7
+		if n == 0 {
+			widenUnitGeneric(dst, src)
+			return
+		}
+		fromHalfUnitAVX2(&halfArgs{N: n, Half: &src[0], Wide: &dst[0]})
+		dst, src = dst[n:], src[n:]
+	}
+}
 
 func dotChunksAVX2(x, y []float32) (sum float32) {
 	y = y[:len(x)]

@@ -119,6 +119,16 @@ func fromHalfBF16AVX512(a *halfArgs)
 //go:noescape
 func fromHalfFP16AVX512(a *halfArgs)
 
+// fromHalfUnitAVX512 is Wide = Half, with a sign its distance from 1.
+//
+//go:noescape
+func fromHalfUnitAVX512(a *halfArgs)
+
+// toHalfUnitAVX512 is Half = Wide or, with a sign, its distance from 1, the smaller one, rounded.
+//
+//go:noescape
+func toHalfUnitAVX512(a *halfArgs)
+
 // toHalfFP16AVX512 is Half = Wide, rounded.
 //
 //go:noescape
@@ -238,6 +248,16 @@ func fromHalfBF16AVX2(a *halfArgs)
 //
 //go:noescape
 func fromHalfFP16AVX2(a *halfArgs)
+
+// fromHalfUnitAVX2 is Wide = Half, with a sign its distance from 1.
+//
+//go:noescape
+func fromHalfUnitAVX2(a *halfArgs)
+
+// toHalfUnitAVX2 is Half = Wide or, with a sign, its distance from 1, the smaller one, rounded.
+//
+//go:noescape
+func toHalfUnitAVX2(a *halfArgs)
 
 // toHalfFP16AVX2 is Half = Wide, rounded.
 //

@@ -1006,12 +1006,13 @@ block:
 // func fromHalfBF16AVX512(a *halfArgs)
 // Requires: AVX, AVX512F, SSE
 TEXT ·fromHalfBF16AVX512(SB), NOSPLIT, $8-8
-	MOVQ    a+0(FP), AX
-	STMXCSR (SP)
-	LDMXCSR flush<>+0(SB)
-	MOVQ    16(AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    (AX), AX
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
 
 vector:
 	VPMOVZXWD (CX), Z0
@@ -1028,12 +1029,13 @@ vector:
 // func fromHalfFP16AVX512(a *halfArgs)
 // Requires: AVX, AVX512F, SSE
 TEXT ·fromHalfFP16AVX512(SB), NOSPLIT, $8-8
-	MOVQ    a+0(FP), AX
-	STMXCSR (SP)
-	LDMXCSR flush<>+0(SB)
-	MOVQ    16(AX), CX
-	MOVQ    8(AX), DX
-	MOVQ    (AX), AX
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
 
 vector:
 	VCVTPH2PS (CX), Z0
@@ -1043,6 +1045,60 @@ vector:
 	SUBQ      $0x10, AX
 	JNE       vector
 	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func fromHalfUnitAVX512(a *halfArgs)
+// Requires: AVX, AVX512F, SSE
+TEXT ·fromHalfUnitAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
+
+vector:
+	VCVTPH2PS (CX), Z1
+	VPSRAD    $0x1f, Z1, Z2
+	VPANDD    Z0, Z2, Z2
+	VADDPS    Z2, Z1, Z1
+	VMOVUPS   Z1, (DX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, DX
+	SUBQ      $0x10, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfUnitAVX512(a *halfArgs)
+// Requires: AVX, AVX512DQ, AVX512F, SSE
+TEXT ·toHalfUnitAVX512(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         16(AX), CX
+	MOVQ         8(AX), DX
+	MOVQ         (AX), AX
+	VBROADCASTSS one<>+0(SB), Z0
+	VBROADCASTSS sign<>+0(SB), Z0
+
+vector:
+	VMOVUPS     (DX), Z1
+	VMOVAPS     Z1, Z2
+	VRNDSCALEPS $0x08, Z2, Z2
+	VSUBPS      Z2, Z1, Z1
+	VPSLLD      $0x02, Z2, Z2
+	VPANDD      Z0, Z2, Z2
+	VORPS       Z2, Z1, Z1
+	VCVTPS2PH   $0x00, Z1, (CX)
+	ADDQ        $0x20, CX
+	ADDQ        $0x40, DX
+	SUBQ        $0x10, AX
+	JNE         vector
+	LDMXCSR     (SP)
 	VZEROUPPER
 	RET
 
@@ -2353,6 +2409,58 @@ TEXT ·fromHalfFP16AVX2(SB), NOSPLIT, $8-8
 vector:
 	VCVTPH2PS (CX), Y0
 	VMOVUPS   Y0, (DX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func fromHalfUnitAVX2(a *halfArgs)
+// Requires: AVX, AVX2, F16C, SSE
+TEXT ·fromHalfUnitAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VCVTPH2PS (CX), Y0
+	VPSRAD    $0x1f, Y0, Y1
+	VMOVUPS   one<>+0(SB), Y2
+	VPAND     Y2, Y1, Y1
+	VADDPS    Y1, Y0, Y0
+	VMOVUPS   Y0, (DX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x08, AX
+	JNE       vector
+	LDMXCSR   (SP)
+	VZEROUPPER
+	RET
+
+// func toHalfUnitAVX2(a *halfArgs)
+// Requires: AVX, AVX2, F16C, SSE
+TEXT ·toHalfUnitAVX2(SB), NOSPLIT, $8-8
+	MOVQ    a+0(FP), AX
+	STMXCSR (SP)
+	LDMXCSR flush<>+0(SB)
+	MOVQ    16(AX), CX
+	MOVQ    8(AX), DX
+	MOVQ    (AX), AX
+
+vector:
+	VMOVUPS   (DX), Y0
+	VMOVAPS   Y0, Y1
+	VROUNDPS  $0x08, Y1, Y1
+	VSUBPS    Y1, Y0, Y0
+	VPSLLD    $0x02, Y1, Y1
+	VPAND     sign<>+0(SB), Y1, Y1
+	VORPS     Y1, Y0, Y0
+	VCVTPS2PH $0x00, Y0, (CX)
 	ADDQ      $0x10, CX
 	ADDQ      $0x20, DX
 	SUBQ      $0x08, AX

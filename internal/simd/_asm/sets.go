@@ -25,7 +25,7 @@ func sets() []byte {
 		"Sets":    all,
 		"Maps":    [][2]string{{"Exp", "exp"}, {"Sigmoid", "sigmoid"}, {"Tanh", "tanh"}},
 		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"Max", "max"}, {"MulAdd", "mulAdd"}},
-		"Halves":  []string{"BF16", "FP16"},
+		"Halves":  []string{"BF16", "FP16", "Unit"},
 		"Slopes":  [][2]string{{"SigmoidGrad", "sigmoidGrad"}, {"TanhGrad", "tanhGrad"}},
 	}); err != nil {
 		log.Fatal(err)
@@ -50,6 +50,7 @@ var set{{$isa}} = Set{
 		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundBF16{{$isa}}, Narrow: narrowBF16{{$isa}}, Widen: widenBF16{{$isa}}},
 		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundFP16{{$isa}}, Narrow: narrowFP16{{$isa}}, Widen: widenFP16{{$isa}}},
 	},
+	NarrowUnit: narrowUnit{{$isa}}, WidenUnit: widenUnit{{$isa}},
 	Pack: pack, PackT: packT,
 	LSTM: lstm{{$isa}},
 	LSTMGrad: lstmGrad{{$isa}},
@@ -184,6 +185,7 @@ func widen{{.}}{{$isa}}(dst []float32, src []uint16) {
 	}
 }
 
+{{if ne . "Unit"}}
 func round{{.}}{{$isa}}(dst, src []float32) {
 	var half [1024]uint16
 	for len(src) > 0 {
@@ -195,7 +197,7 @@ func round{{.}}{{$isa}}(dst, src []float32) {
 }
 
 func encode{{.}}{{$isa}}(dst []byte, _, panel []float32) { round{{.}}{{$isa}}(panelFloats(dst), panel) }
-{{end}}
+{{end}}{{end}}
 func dotChunks{{$isa}}(x, y []float32) (sum float32) {
 	y = y[:len(x)]
 	for len(x) > 0 {

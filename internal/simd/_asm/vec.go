@@ -197,6 +197,7 @@ func (g *gen) halves() {
 	from := func(name, doc string, widen func(src Mem, x VecVirtual)) {
 		a := g.kernel("fromHalf"+name, "halfArgs", doc)
 		p := g.fields(a, "Half", "Wide", "N")
+		g.hold("one")
 		g.eachVector(p[2], p[0], p[1], func() {
 			x := g.vec()
 			widen(Mem{Base: p[0]}, x)
@@ -218,13 +219,29 @@ func (g *gen) halves() {
 		g.VPSLLD(Imm(16), x, x)
 	})
 	from("FP16", "is Wide = Half.", func(src Mem, x VecVirtual) { g.VCVTPH2PS(src, x) })
+	from("Unit", "is Wide = Half, with a sign its distance from 1.", func(src Mem, x VecVirtual) {
+		one := g.vec()
+		g.VCVTPH2PS(src, x)
+		g.VPSRAD(Imm(31), x, one)
+		g.both(g.konstReg("one"), one, one)
+		g.VADDPS(one, x, x)
+	})
+	to("Unit", "is Half = Wide or, with a sign, its distance from 1, the smaller one, rounded.", []string{"one", "sign"}, func(x VecVirtual, dst Mem) {
+		near := g.copyOf(x)
+		g.round(near) // 0 or 1
+		g.VSUBPS(near, x, x)
+		g.VPSLLD(Imm(2), near, near) // a sign if it is 1
+		sign := g.vec()
+		g.both(g.konst("sign"), near, sign)
+		g.VORPS(sign, x, x)
+		g.VCVTPS2PH(Imm(0), x, dst)
+	})
 	to("FP16", "is Half = Wide, rounded.", nil, func(x VecVirtual, dst Mem) { g.VCVTPS2PH(Imm(0), x, dst) })
 	to("BF16", "is Half = Wide, rounded.", []string{"one", "lsb", "below", "abs"}, func(x VecVirtual, dst Mem) {
 		g.VMULPS(g.konst("one"), x, x) // without subnormal numbers, and NaNs quiet
 		sign, odd := g.vec(), g.vec()
-		and, or := g.VPAND, g.VPOR
+		and, or := g.both, g.VPOR
 		if g.wide() {
-			and = func(a, b, to Op) { g.VPANDD(a, b, to) }
 			or = func(a, b, to Op) { g.VPORD(a, b, to) }
 		}
 		g.VPSRLD(Imm(16), x, odd)
@@ -245,6 +262,15 @@ func (g *gen) halves() {
 		g.VPERMQ(Imm(0x08), x, x)
 		g.VMOVUPS(x.AsX(), dst)
 	})
+}
+
+// both is to = a and b, bit by bit.
+func (g *gen) both(a, b, to Op) {
+	if g.wide() {
+		g.VPANDD(a, b, to)
+		return
+	}
+	g.VPAND(a, b, to)
 }
 
 // eachVector writes a loop over n elements, a positive multiple of a vector's, of a 16-bit and a float32 array.
