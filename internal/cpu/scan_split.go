@@ -26,6 +26,7 @@ const (
 	gangWork   = 1 << 24 // multiply-adds of a gang before the split is chosen again
 	localBytes = 8 << 20 // W and R up to this size are read again in each step without waiting for memory
 	streamWork = 72      // a core with this many rows times rows per tile is busy while R comes from the shared cache
+	blockRows  = 32      // likewise of kernels that take blocks: what two tiles hold
 	conflict   = 512     // rows a multiple of this many elements apart fall into the same few cache sets
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts as
 	unitBlock  = 16      // units that are not divided further
@@ -57,7 +58,12 @@ func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
 
 // manyRows returns the rows per core from which it pays to read all of R in each
 // step. The larger a tile, the fewer.
-func (e *scan) manyRows() int { return streamWork / e.b.set.MR }
+func (e *scan) manyRows() int {
+	if e.b.set.Weights[e.Kind].Blocks != nil {
+		return blockRows
+	}
+	return streamWork / e.b.set.MR
+}
 
 // chunkSteps returns the number of steps of a chunk, limit at most. It depends on
 // the shape alone, because weight gradients are summed chunk by chunk.
