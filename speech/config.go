@@ -74,7 +74,7 @@ func (c *Setup) Validate() error {
 	if rnn.Layers == 1 {
 		rnn.RNNDropout = 0 // as in FillDefaults
 	}
-	if err := cmp.Or(settings.Check(c), rnn.Validate()); err != nil {
+	if err := cmp.Or(settings.Check(c), rnn.Validate(), c.Settings.Validate()); err != nil {
 		return data.Setting(err)
 	}
 	if c.MinLR > c.LR {

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"time"
 
 	fields "github.com/carousel-ml/carousel/internal/settings" // package train has a type settings
@@ -34,9 +35,17 @@ func DefaultSettings() Settings {
 	return Settings{LR: 1e-3, MinLR: 1e-5, WeightDecay: 1e-5, Clip: 1, Accumulate: 1, Seed: 1, Precision: tensor.Float32.String()}
 }
 
-// Validate returns a one-line error that names the first setting out of its
-// range.
-func (s *Settings) Validate() error { return fields.Check(s) }
+// Validate returns a one-line error that names the first setting that is out of its
+// range or would have no effect.
+func (s *Settings) Validate() error {
+	if err := fields.Check(s); err != nil {
+		return err
+	}
+	if len(s.PrecisionKeep) > 0 && s.Precision == tensor.Float32.String() {
+		return errors.New("precision_keep: all products are f32 already; set precision to bf16 or fp16, or leave precision_keep out")
+	}
+	return nil
+}
 
 // FillDefaults fills in settings that depend on the size of the data: Epochs, if 0,
 // becomes epochs; Patience, if 0, becomes max(5, Epochs/3).

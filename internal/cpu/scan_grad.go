@@ -265,13 +265,8 @@ func (e *scan) chunkOperands() operands {
 		return buf.Slice(first*width, (first+rows)*width)
 	}
 	from := e.before(e.t0) * e.B * e.out // the states before each step have the order of the gates
-	gates := e.Gates
-	if e.kept == nil {
-		gates = part(e.Gates, e.gw)
-	} else {
-		gates = gates.Slice(0, rows*e.gw)
-	}
-	o := operands{rows: rows, gates: gates, side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
+	at := e.gateRow(e.t0) * e.gw
+	o := operands{rows: rows, gates: e.Gates.Slice(at, at+rows*e.gw), side: part(e.Side, e.sw), mid: part(e.Mid, e.H),
 		x: e.X, old: e.entering().Slice(from, from+rows*e.out), dx: e.DX}
 	if !e.BatchMajor {
 		o.x, o.dx = part(e.X, e.I), part(e.DX, e.I)

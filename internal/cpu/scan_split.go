@@ -26,7 +26,7 @@ const (
 	gangWork   = 1 << 24 // multiply-adds of a gang before the split is chosen again
 	localBytes = 8 << 20 // W and R up to this size are read again in each step without waiting for memory
 	streamWork = 72      // a core with this many rows times rows per tile is busy while R comes from the shared cache
-	blockRows  = 32      // likewise of kernels that take blocks: what two tiles hold
+	blockRows  = 32      // the rows of a core that keep kernels of blocks busy: two tiles of 16
 	conflict   = 512     // rows a multiple of this many elements apart fall into the same few cache sets
 	cellWork   = 16      // multiply-adds that a gate of a cell without R counts as
 	unitBlock  = 16      // units that are not divided further

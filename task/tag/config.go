@@ -65,7 +65,7 @@ func Defaults() Config {
 // Validate returns the first invalid setting as a *data.InputError of one line,
 // or nil.
 func (c *Config) Validate() error {
-	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate()); err != nil {
+	if err := cmp.Or(settings.Check(c), c.RNNConfig.Validate(), c.Settings.Validate()); err != nil {
 		return data.Setting(err)
 	}
 	if c.Tag == "none" {
