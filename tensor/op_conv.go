@@ -108,7 +108,10 @@ func Conv(x, w, b *Tensor, o ConvOptions) *Tensor {
 	y := o.windowed("Conv", t, x, &s.H, &s.W, s.O)
 	checkBias("Conv", b, s.O)
 	s.X, s.Y, s.Weight, s.Bias, s.Lens = x.value, y.value, w.value, b.memory(), x.lens()
-	s.Cache, s.BackCache, s.Version = t.rest(device.F32, s.B*s.H.Out*s.W.Out, w)
+	if s.Kind = t.kindOf(w, w); s.Kind.Half() && !w.rests() {
+		s.Kind = device.F32
+	}
+	s.Cache, s.BackCache, s.Version = t.caches(s.Kind, s.B*s.H.Out*s.W.Out, w)
 	if t.mode == Infer {
 		s.Act = o.Activation
 	}
@@ -206,7 +209,7 @@ func ConvTranspose(x, w, b *Tensor, o ConvOptions, size [2]int) *Tensor {
 	y := o.result(t, d[:x.rank])
 	checkBias("ConvTranspose", b, s.I)
 	s.DY, s.DX, s.Weight = x.value, y.value, w.value
-	s.Cache, s.BackCache, s.Version = t.rest(device.F32, s.B*s.H.Out*s.W.Out, w)
+	s.Cache, s.BackCache, s.Version = t.caches(device.F32, s.B*s.H.Out*s.W.Out, w)
 	spec := t.specs.conv.put(s)
 	t.backend.ConvGrad(spec)
 	t.record(convTransposeGrad, y, x, w).keeps(spec)

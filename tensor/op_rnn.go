@@ -101,11 +101,13 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 	all := operands{x}
 	in := all[1:]
 	copy(in, d.Params[:])
-	s.Kind = t.kindOf(in[cell.W], in[cell.R], in[cell.P])
+	for _, p := range [...]cell.Param{cell.W, cell.R, cell.P} {
+		s.Kinds[p] = t.kindOf(in[p], in[cell.W], in[cell.R], in[cell.P])
+	}
 	if r := in[cell.R]; r != nil && o.WeightDrop > 0 && t.mode == Train {
 		in[cell.R] = t.dropped(r, o.WeightDrop)
 	}
-	s.Cache, s.BackCache, s.Version = t.rest(s.Kind, s.T*s.B, in[cell.W], in[cell.R], in[cell.P])
+	s.Cache, s.BackCache, s.Version = t.caches(s.Kinds[cell.W], s.T*s.B, in[cell.W], in[cell.R], in[cell.P])
 	if init != nil {
 		in[cell.H0] = t.stateIn("h", init.H, x, final.H, d.Slot)
 		if final.C != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // Precision is the numbers that the products of a tape compute with. Parameters and
@@ -19,21 +20,25 @@ const (
 	// Float16 is likewise with 11 bits of significand and magnitudes from 6e-8 to 65,504,
 	// which is why a training needs an optim.GradScaler.
 	Float16 = Precision(device.FP16)
+	// Int8 rounds the operands of products with parameters to integers times a scale: a row of the
+	// left operand to multiples of its greatest magnitude divided by 127, and likewise a row of
+	// the parameter, an output. Sums are exact. Gradients are those of float32, as if nothing were rounded.
+	Int8 = Precision(device.INT8)
 )
 
 // precisions is the names of the precisions as settings have them.
-var precisions = [...]string{Float32: "f32", BFloat16: "bf16", Float16: "fp16"}
+var precisions = [...]string{Float32: "f32", BFloat16: "bf16", Float16: "fp16", Int8: "int8"}
 
 func (p Precision) String() string { return precisions[p] }
 
-// ParsePrecision returns the precision of a name: f32, bf16 or fp16.
+// ParsePrecision returns the precision of a name: f32, bf16, fp16 or int8.
 func ParsePrecision(name string) (Precision, error) {
 	for p, n := range precisions {
 		if n == name {
 			return Precision(p), nil
 		}
 	}
-	return Float32, fmt.Errorf("precision %q: expected f32, bf16 or fp16", name)
+	return Float32, fmt.Errorf("precision %q: expected f32, bf16, fp16 or int8", name)
 }
 
 // SetPrecision sets the precision of the operations that follow; a new tape has
@@ -43,15 +48,59 @@ func (t *Tape) SetPrecision(p Precision) { t.kind = device.Kind(p) }
 // Precision returns the tape's precision.
 func (t *Tape) Precision() Precision { return Precision(t.kind) }
 
-// kindOf returns the kind of products with weights ws. What is traced is float32.
-func (t *Tape) kindOf(ws ...*Tensor) device.Kind {
-	if t.tracing {
+// kindOf returns the kind of a product with w, which may be a parameter. It is float32 for all
+// weights of an operation if one of them is to be kept so, and for what is traced.
+func (t *Tape) kindOf(w *Tensor, all ...*Tensor) device.Kind {
+	switch {
+	case w == nil || t.tracing:
+		return device.F32
+	case w.rests() && t.mode != Train:
+		return w.param.rest
+	case w.param == nil && t.kind == device.INT8:
 		return device.F32
 	}
-	for _, w := range ws {
+	for _, w := range all {
 		if w != nil && w.param != nil && w.param.Keep32 {
 			return device.F32
 		}
 	}
 	return t.kind
+}
+
+func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != device.F32 }
+
+// backward returns the kind of the products of the backward pass: gradients are not rounded to 8 bits.
+func backward(k device.Kind) device.Kind {
+	if k == device.INT8 {
+		return device.F32
+	}
+	return k
+}
+
+// SetRest lets the products of all passes but training's with a parameter of at least two
+// dimensions be of a precision, whatever the tape's is, and rounds its values: [Float32] changes
+// nothing, and values that have been rounded once do not change again. No pass may run at the same time. It panics
+// with a [*UseError] for a parameter of one dimension.
+func (p *Param) SetRest(r Precision) {
+	p.live("SetRest")
+	Check(p.rank > 1 || r == Float32, "tensor: SetRest", "%s has one dimension, and only matrices are rounded", describe(&p.Tensor))
+	w := p.Read()
+	switch r {
+	case Int8:
+		simd.RoundBytes(w, p.Len()/p.dims[0])
+	case BFloat16, Float16:
+		set := simd.Best()
+		set.Weights[r].Round(w, w)
+	}
+	p.rest = device.Kind(r)
+	p.Write(w)
+}
+
+// Rest returns the precision of SetRest.
+func (p *Param) Rest() Precision { return Precision(p.rest) }
+
+// Bytes returns the values of a parameter that rests in [Int8]: integers, and the scale of each
+// row, by which they are multiplied.
+func (p *Param) Bytes() (values []int8, scales []float32) {
+	return simd.SplitBytes(p.Read(), p.Len()/p.dims[0])
 }

@@ -22,13 +22,13 @@ type Param struct {
 	Tensor
 	Name    string // after Pack with the path, such as "rnn.weight_ih_l0"
 	NoDecay bool   // for biases and norms: by default optimizers apply no weight decay
-	Keep32  bool   // products with it are float32 for every precision of a tape
+	Keep32  bool   // products with it are float32 for every precision of a training tape
 	init    Init
 	slab    *Slab
 	index   int // in Slab.Params
 	offset  int
-	derived [2]device.Cache                      // weights at rest, packed for the forward and the backward pass
-	halves  [device.NumKinds - 1][2]device.Cache // likewise for passes of each kind of 16 bits
+	rest    device.Kind                      // of SetRest
+	packed  [device.NumKinds][2]device.Cache // by kind of the products: for the forward and the backward pass
 }
 
 // fewRows is the largest number of rows of a training pass for which packed weights
@@ -36,13 +36,13 @@ type Param struct {
 // the more passes there may be between two optimizer steps.
 const fewRows = 512
 
-// rest returns the caches of packed weights for a forward and a backward pass with
-// weights ws, that kind of products and number of rows, and the version of the values. The caches are
-// nil for operands that are not parameters, where caching does not pay, and for
-// training passes of weights that rest as another kind: these use the float32 values.
-func (t *Tape) rest(kind device.Kind, rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
+// caches returns the caches of packed weights for a forward and a backward pass with
+// weights ws, that kind of products and number of rows, and the version of the values. They are
+// nil for operands that are not parameters and where caching does not pay. Those of 16 or 8 bits
+// are converted once for each version.
+func (t *Tape) caches(kind device.Kind, rows int, ws ...*Tensor) (forward, backward *device.Cache, version uint64) {
 	first := ws[0].param
-	if first == nil || kind == device.F32 && t.mode == Train && (rows > fewRows || first.derived[0].Kind != device.F32) {
+	if first == nil || kind == device.F32 && t.mode == Train && rows > fewRows {
 		return nil, nil, 0
 	}
 	for _, w := range ws {
@@ -50,11 +50,8 @@ func (t *Tape) rest(kind device.Kind, rows int, ws ...*Tensor) (forward, backwar
 			return nil, nil, 0
 		}
 	}
-	if kind != device.F32 { // converted once for each version
-		h := &first.halves[kind-1]
-		return &h[0], &h[1], first.slab.edits.Load()
-	}
-	return &first.derived[0], &first.derived[1], first.slab.edits.Load()
+	c := &first.packed[kind]
+	return &c[0], &c[1], first.slab.edits.Load()
 }
 
 // NewParam returns a parameter with 1 to 4 dimensions of at least 1; others panic
@@ -64,11 +61,6 @@ func NewParam(name string, init Init, dims ...int) *Param {
 	p.value.N = volume("NewParam", "parameter "+name, dims, 1, maxRank)
 	p.rank = copy(p.dims[:], dims)
 	p.param, p.needs, p.gradSet = p, true, true
-	for i := range p.halves {
-		for j := range p.halves[i] {
-			p.halves[i][j].Kind = device.Kind(i + 1)
-		}
-	}
 	return p
 }
 

@@ -87,7 +87,7 @@ func (c *conv) transpose(to, from []float32, n, inner, taps int, back bool) {
 }
 
 // prepare makes the weights for a forward or a backward pass, or takes them from the cache.
-func (c *conv) prepare(cache *device.Cache, backward bool) {
+func (c *conv) prepare(cache *device.Cache, kind device.Kind, backward bool) {
 	w, current := cachedIn(cache, c.Version, &c.own)
 	if c.weights = w; current {
 		return
@@ -98,7 +98,7 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 	case c.eachAlone():
 		w.flat = grow(w.flat, c.Weight.N)
 		c.transpose(w.flat, src, 1, c.O, taps, false)
-	case backward || !c.inPlace(cache):
+	case backward || !c.inPlace():
 		w.flat = grow(w.flat, c.Weight.N)
 		c.transpose(w.flat, src, c.O, c.I/c.Groups, taps, false)
 		src = w.flat
@@ -107,7 +107,7 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 		w.groups = resize(w.groups, c.Groups)
 		for g := range w.groups {
 			p := &w.groups[g]
-			p.Weights = c.b.weights(cache)
+			p.Weights = c.b.weights(kind)
 			if backward {
 				c.b.pack(p, src[g*o*depth:], o, depth, depth, false)
 			} else {
@@ -123,9 +123,9 @@ func (c *conv) prepare(cache *device.Cache, backward bool) {
 // Conv computes s. Work is divided by places.
 func (b *Backend) Conv(s *device.ConvSpec) {
 	c := b.conv(s)
-	c.prepare(s.Cache, false)
+	c.prepare(s.Cache, s.Kind, false)
 	each := ceilDiv(minGemmWork, max(c.rows*c.O*c.depth(), 1))
-	if c.places() > 0 && c.inPlace(s.Cache) {
+	if c.places() > 0 && c.inPlace() {
 		c.pad()
 		c.arrange()
 		par.For(c.places()/c.strips.rows*c.strips.tiles, each, c, (*conv).forwardInPlace)
@@ -164,8 +164,8 @@ func (c *conv) activate(y []float32) {
 }
 
 // inPlace reports whether patches are read where they are.
-func (c *conv) inPlace(cache *device.Cache) bool {
-	return !c.eachAlone() && c.b.weights(cache).Encode == nil
+func (c *conv) inPlace() bool {
+	return !c.eachAlone() && c.b.weights(c.Kind).Encode == nil
 }
 
 // pad replaces X by a copy with its padding, if some patches have padding.
@@ -329,7 +329,7 @@ func (c *conv) alone(r0, r1 int) {
 func (b *Backend) ConvGrad(s *device.ConvSpec) {
 	c := b.conv(s)
 	if !s.DX.Zero() {
-		c.prepare(s.BackCache, true)
+		c.prepare(s.BackCache, device.F32, true)
 		par.For(c.B, 1, c, (*conv).inputGrad)
 	}
 	if !s.DWeight.Zero() && c.places() > 0 {

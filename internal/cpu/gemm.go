@@ -30,7 +30,7 @@ const (
 //		c[i*ldc+j] = x
 type product struct {
 	set     *simd.Set
-	round   device.Kind // that both operands are rounded to; with panels, their kind counts
+	round   device.Kind // that both operands are rounded to; with panels, their kind counts. Of INT8, B is in panels
 	m, n, k int
 	a       []float32
 	rs, cs  int       // strides of A by row and by k
@@ -115,13 +115,15 @@ type worker struct {
 	first int                  // the first panel of the strip
 	args  simd.BlockArgs
 	half  [2][]float32 // a block of A and strips of B, for kernels that take blocks
+	bytes simd.ByteArgs
+	scale [2][]float32 // of rows of A, for kernels that take bytes
 }
 
 var workerPool par.Pool[worker]
 
 // put returns w to the pool without keeping the operands alive.
 func (w *worker) put() {
-	w.product, w.call, w.tiles, w.args = product{}, simd.Tiles{}, [callTiles]simd.Tile{}, simd.BlockArgs{}
+	w.product, w.call, w.tiles, w.args, w.bytes = product{}, simd.Tiles{}, [callTiles]simd.Tile{}, simd.BlockArgs{}, simd.ByteArgs{}
 	workerPool.Put(w)
 }
 
@@ -163,8 +165,13 @@ func (w *worker) run(r0, r1, p0, p1 int) {
 			w.set.Add(row, row, w.bias[lo:hi])
 		}
 	}
-	if w.kind.Blocks != nil {
-		if w.k > 0 {
+	if w.kind.Blocks != nil || w.kind.Products != nil {
+		switch {
+		case w.k == 0:
+		case w.kind.Products != nil:
+			w.runBytes(r0, r1, p0, p1)
+			return
+		default:
 			w.runBlocks(r0, r1, p0, p1)
 			return
 		}
@@ -246,7 +253,12 @@ func (w *worker) rounds(x []float32) {
 // takesBoth reports whether the kernel for some rows takes a second product: tiles abreast
 // and packed float32 numbers do not.
 func (w *worker) takesBoth(rows int) bool {
-	if w.kind.Blocks != nil {
+	switch {
+	case w.kind != w.then.panels.Weights:
+		return false
+	case w.kind.Products != nil:
+		return w.k > 0
+	case w.kind.Blocks != nil:
 		return w.k > 0 && max(w.k, w.then.k) <= longRun
 	}
 	return simd.Abreast(rows) == 1 && w.kind.Narrow == nil
@@ -255,7 +267,7 @@ func (w *worker) takesBoth(rows int) bool {
 // runBlocks is run for kernels that take both operands packed in 16 bits. The depth is cut
 // at links, so no bit depends on it.
 func (w *worker) runBlocks(r0, r1, p0, p1 int) {
-	x, nr, own := w.kind.Blocks, w.set.NR, w.own()
+	x, nr := w.kind.Blocks, w.set.NR
 	depth := longRun
 	if w.panels == nil {
 		depth = max(1, halfStrip/((p1-p0)*nr*x.Link)) * x.Link
@@ -276,10 +288,7 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 				x.PackA(asHalves(w.half[0])[packed*x.Rows:], w.then.a[i*w.then.rs:], rows, w.then.k, w.then.rs, 1, pitch)
 			}
 			for p := p0; p < p1; {
-				panel, n := w.at(p), 1
-				for p+n < p1 && w.at(p+n) == panel+n && panel+n != own {
-					n++
-				}
+				panel, n := w.adjacent(p, p1)
 				c, ld, left := w.target(panel)
 				a := &w.args
 				*a = simd.BlockArgs{A: asHalves(w.half[0]), C: c[i*ld:], LDC: ld, M: rows, N: min(n*nr, left), K: kc}
@@ -302,6 +311,66 @@ func (w *worker) runBlocks(r0, r1, p0, p1 int) {
 			}
 		}
 	}
+}
+
+// adjacent returns the panel that is the p-th of the selected ones, and how many of those before
+// p1 follow each other from there in one matrix.
+func (p *product) adjacent(first, p1 int) (panel, n int) {
+	panel, n = p.at(first), 1
+	for first+n < p1 && p.at(first+n) == panel+n && panel+n != p.own() {
+		n++
+	}
+	return panel, n
+}
+
+// runBytes is run for kernels that take both operands in 8 bits. The depth is never cut, since a
+// row has one scale, and a beside is of other kinds.
+func (w *worker) runBytes(r0, r1, p0, p1 int) {
+	x, nr, then := w.kind.Products, w.set.NR, &w.then
+	pitch, pitch2 := simd.ByteDepth(w.k), simd.ByteDepth(then.k)
+	height := max(w.set.MR, byteBlock/(pitch+pitch2))
+	a := &w.bytes
+	for i := r0; i < r1; i += height {
+		rows := min(height, r1-i)
+		*a = simd.ByteArgs{K: w.k, K2: then.k, Pitch: 4 * w.panels.pitch, LDC: w.ldc, M: rows}
+		a.A, a.ScaleA = w.byteRows(0, rows, pitch)
+		x.Rows(a.A, a.ScaleA, w.a[i*w.rs:], rows, w.k, w.rs, w.cs)
+		if then.k > 0 {
+			a.Pitch2 = 4 * then.panels.pitch
+			a.A2, a.ScaleA2 = w.byteRows(1, rows, pitch2)
+			x.Rows(a.A2, a.ScaleA2, then.a[i*then.rs:], rows, then.k, then.rs, 1)
+		}
+		for p, n := p0, 0; p < p1; p += n {
+			panel := 0
+			panel, n = w.adjacent(p, p1)
+			a.N = min(n*nr, w.n-panel*nr)
+			a.C = w.c[i*w.ldc+panel*nr:]
+			a.B, a.ScaleB = asBytes(w.panels.words[panel*w.panels.pitch:]), w.panels.scale[panel*nr:]
+			if then.k > 0 {
+				a.B2, a.ScaleB2 = asBytes(then.panels.words[panel*then.panels.pitch:]), then.panels.scale[panel*nr:]
+			}
+			switch a.From, a.LDFrom = nil, 0; {
+			case w.acc:
+				a.From, a.LDFrom = a.C, w.ldc
+			case w.bias != nil:
+				a.From = w.bias[panel*nr:]
+			}
+			x.Run(a)
+		}
+	}
+}
+
+// byteRows returns memory for rows of the first or the second operand, and for their scales.
+func (w *worker) byteRows(i, rows, pitch int) ([]int8, []float32) {
+	w.half[i], w.scale[i] = grow(w.half[i], rows*pitch/4), grow(w.scale[i], rows)
+	return asBytes(w.half[i]), w.scale[i]
+}
+
+const byteBlock = 128 << 10 // bytes of a block of A: a part of a core's own cache
+
+// asBytes is memory of float32 numbers as memory of four times as many bytes.
+func asBytes(x []float32) []int8 {
+	return unsafe.Slice((*int8)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
 }
 
 // Elements of a block of A and of a strip of B in 16 bits: half of a core's own cache.
@@ -563,6 +632,7 @@ type gemm struct {
 	b    *Backend
 	spec device.GemmSpec
 	p    product
+	own  panels    // of B, without a cache
 	ct   []float32 // [N,M], C transposed
 }
 
@@ -570,7 +640,7 @@ type gemm struct {
 // tile would be unused, as in the weight gradient of a layer with few inputs.
 func (g *gemm) narrow() bool {
 	s, nr := &g.spec, g.b.set.NR
-	return 2*s.N <= nr && s.M >= 4*nr && s.K > 0 && max(s.Batch, 1) == 1 && s.Bias.Zero() && s.Cache == nil
+	return s.Kind != device.INT8 && 2*s.N <= nr && s.M >= 4*nr && s.K > 0 && max(s.Batch, 1) == 1 && s.Bias.Zero() && s.Cache == nil
 }
 
 // turned computes C as the transpose of Bᵀ·Aᵀ, which has the same bits.
@@ -620,7 +690,7 @@ func (g *gemm) one(i int, serial bool) {
 	if s.TransA {
 		g.p.rs, g.p.cs = 1, s.LDA
 	}
-	if s.Cache != nil && max(s.Batch, 1) == 1 {
+	if max(s.Batch, 1) == 1 && (s.Cache != nil || s.Kind == device.INT8) {
 		g.p.panels = g.cached()
 	} else {
 		g.p.b, g.p.ldb, g.p.trans = s.B.Host[i*s.StrideB:], s.LDB, s.TransB
@@ -650,14 +720,16 @@ func (p *product) compute() {
 	})
 }
 
-// cached returns the panels of B in the cache, packed again if B has changed.
+// cached returns the panels of B in the cache, packed again if B has changed; without a cache, its own.
 func (g *gemm) cached() *panels {
 	s := &g.spec
-	p, current := cachedIn[panels](s.Cache, s.Version, nil)
+	p, current := cachedIn(s.Cache, s.Version, &g.own)
 	if !current {
-		p.Weights = g.b.weights(s.Cache)
+		p.Weights = g.b.weights(s.Kind)
 		g.b.pack(p, s.B.Host, s.K, s.N, s.LDB, s.TransB)
-		s.Cache.Store(s.Version, p)
+		if s.Cache != nil {
+			s.Cache.Store(s.Version, p)
+		}
 	}
 	return p
 }

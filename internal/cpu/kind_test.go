@@ -32,6 +32,14 @@ func withKinds(set *simd.Set) *Backend {
 	return New(&s)
 }
 
+// kindWith is kind for passes with a cache, and float32 for those without.
+func kindWith(c *device.Cache, kind device.Kind) device.Kind {
+	if c == nil {
+		return device.F32
+	}
+	return kind
+}
+
 func encodeHalves(dst []byte, _, panel []float32) {
 	to := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(dst))), len(panel))
 	half.ToBFloat16s(to, panel)
@@ -156,10 +164,10 @@ func TestKindsOfWeights(t *testing.T) {
 				for _, size := range [][3]int{{1, 70, 5}, {2, 4 * set.NR, 64}, {40, 3*set.NR + 1, 300}, {3, 33, 2*longRun + 7}, {30, 9, 1}, {64, 96, 0}} {
 					m, n, k := size[0], size[1], size[2]
 					x, w, bias := randoms(r, m*k), randoms(r, n*k), randoms(r, n)
-					cache := &device.Cache{Kind: kind}
+					cache := &device.Cache{}
 					gemm := func(b *Backend, m int, w []float32, c *device.Cache) []float32 {
 						y := make([]float32, m*n)
-						b.Gemm(&device.GemmSpec{M: m, N: n, K: k, A: device.HostBuffer(x[:m*k]), B: device.HostBuffer(w), TransB: true,
+						b.Gemm(&device.GemmSpec{M: m, N: n, K: k, Kind: kindWith(c, kind), A: device.HostBuffer(x[:m*k]), B: device.HostBuffer(w), TransB: true,
 							Bias: device.HostBuffer(bias), C: device.HostBuffer(y), Cache: c, Version: 1})
 						return y
 					}
@@ -218,6 +226,7 @@ func TestScanOfKinds(t *testing.T) {
 		shape := device.ScanSpec{Cell: c.cell, T: T, B: c.B, I: c.I, H: c.H, Proj: c.P}
 		gw, out := shape.GateWidth(), shape.Out()
 		x, w, rec, proj := randoms(r, T*c.B*c.I), randoms(r, gw*c.I), randoms(r, gw*out), randoms(r, out*c.H)
+		var kind device.Kind // of passes with a cache
 		run := func(b *Backend, round func([]float32, int) []float32, cache *device.Cache) []float32 {
 			s := shape
 			s.X, s.Params[cell.W], s.Y, s.YLd = device.HostBuffer(x), device.HostBuffer(round(w, c.I)), b.Alloc(T*c.B*out), out
@@ -226,6 +235,9 @@ func TestScanOfKinds(t *testing.T) {
 			}
 			if c.P > 0 {
 				s.Params[cell.P] = device.HostBuffer(round(proj, c.H))
+			}
+			if cache != nil {
+				s.Kinds[cell.W], s.Kinds[cell.R], s.Kinds[cell.P] = kind, kind, kind
 			}
 			s.HN, s.CN, s.Cache, s.Version = b.Alloc(c.B*out), b.Alloc(c.B*s.CellWidth()), cache, 7
 			s.Work = b.Alloc(b.ScanWork(&s))
@@ -243,12 +255,12 @@ func TestScanOfKinds(t *testing.T) {
 				}
 			}
 		}
-		for _, kind := range []device.Kind{halves, quarter} {
+		for _, kind = range []device.Kind{halves, quarter} {
 			as := func(w []float32, cols int) []float32 { return rounded(kind, w, cols) }
 			var first []float32
 			for _, workers := range []int{1, 2, 3} {
 				par.SetWorkers(workers)
-				cache := &device.Cache{Kind: kind}
+				cache := &device.Cache{}
 				got := run(b, same, cache)
 				compareKind(t, kind, got, run(New(set), as, nil), 100*(c.I+out))
 				if again := run(b, same, cache); !slices.Equal(again, got) {
@@ -287,5 +299,5 @@ func TestKindsHaveKernels(t *testing.T) {
 			t.Errorf("a kind without kernels: %q", s)
 		}
 	}()
-	New(simd.Best()).weights(&device.Cache{Kind: device.NumKinds})
+	New(simd.Best()).weights(device.NumKinds)
 }

@@ -31,13 +31,8 @@ func (b *panels) from(p, k0 int) []float32 {
 	return b.words[p*b.pitch+k0*b.line:]
 }
 
-// weights returns the set's functions for the kind of a cache, or for float32 if
-// c is nil. It panics if the set has none.
-func (b *Backend) weights(c *device.Cache) *simd.Weights {
-	kind := device.F32
-	if c != nil {
-		kind = c.Kind
-	}
+// weights returns the set's functions for a kind. It panics if the set has none.
+func (b *Backend) weights(kind device.Kind) *simd.Weights {
 	if int(kind) >= len(b.set.Weights) {
 		panic(fmt.Sprintf("cpu: the kernels %s have none for weights of kind %d", b.set.Name, kind))
 	}
@@ -53,7 +48,7 @@ func (b *Backend) pack(dst *panels, src []float32, k, n, ld int, trans bool) {
 	count := ceilDiv(n, nr)
 	dst.k, dst.n = k, n
 	dst.line = nr * dst.Bytes / 4
-	dst.pitch = ceilDiv(k, dst.Group) * dst.line
+	dst.pitch = ceilDiv(k, dst.Group)*dst.line + nr*dst.Head/4
 	dst.words = grow(dst.words, count*dst.pitch)
 	if dst.Scales {
 		dst.scale = grow(dst.scale, count*nr)

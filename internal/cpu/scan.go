@@ -6,6 +6,7 @@ import (
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
 )
 
 // The scan engine does time, direction, lengths, state and the matrix products;
@@ -280,7 +281,7 @@ func (e *scan) next() int {
 func halfGates(s *device.ScanSpec) bool {
 	own := s.GateAct <= cell.Sigmoid && (s.InAct == cell.Own || s.InAct == cell.Tanh) && s.GateClip == 0
 	gates := cell.Table[s.Cell].Gates
-	return s.Keep && s.Kind != device.F32 && own && len(gates) > 0 &&
+	return s.Keep && s.Kinds[cell.W].Half() && own && len(gates) > 0 &&
 		!slices.ContainsFunc(gates, func(g cell.Gate) bool { return g.Act != cell.Sigmoid && g.Act != cell.Tanh })
 }
 
@@ -386,14 +387,14 @@ func (e *scan) packWeights() {
 		c = e.BackCache
 	}
 	var current bool
+	w, r, proj := e.weightsOf(cell.W), e.weightsOf(cell.R), e.weightsOf(cell.P)
 	if e.p, current = cachedIn(c, e.Version, &e.own); current {
-		return
+		if e.p.w.Weights == w && e.p.r.Weights == r && e.p.proj.Weights == proj {
+			return
+		}
+		e.p = new(weights) // others may be using that of other kinds
 	}
-	kind := &e.b.set.Weights[e.Kind]
-	if c != nil {
-		kind = e.b.weights(c)
-	}
-	e.p.w.Weights, e.p.r.Weights, e.p.side.Weights, e.p.proj.Weights = kind, kind, kind, kind
+	e.p.w.Weights, e.p.r.Weights, e.p.side.Weights, e.p.proj.Weights = w, r, r, proj
 	if !e.back || !e.DX.Zero() || c != nil {
 		e.packRows(&e.p.w, cell.W, 0, e.gw)
 	}
@@ -410,6 +411,17 @@ func (e *scan) packWeights() {
 		c.Store(e.Version, e.p)
 	}
 }
+
+// kindOf returns the kind of the products with a matrix. Weights rounded to 8 bits pass gradients
+// as if they were not.
+func (e *scan) kindOf(p cell.Param) device.Kind {
+	if k := e.Kinds[p]; !e.back || k != device.INT8 {
+		return k
+	}
+	return device.F32
+}
+
+func (e *scan) weightsOf(p cell.Param) *simd.Weights { return e.b.weights(e.kindOf(p)) }
 
 // packRows packs rows [lo,hi) of a matrix, in a forward pass transposed.
 func (e *scan) packRows(to *panels, p cell.Param, lo, hi int) {

@@ -204,17 +204,17 @@ func (e *scan) weightGrads() {
 			e.turnBack(o.dx)
 		}
 	}
-	both := !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !e.Has(cell.NormX) && e.I >= b.set.NR
+	both := e.kindOf(cell.W) == e.kindOf(cell.R) && !e.Grads[cell.W].Zero() && !e.Grads[cell.R].Zero() && e.joined == GH && !e.Has(cell.NormX) && e.I >= b.set.NR
 	if both { // the same left operand: the gate gradients
 		e.pair = beside{n: e.out, b: o.old.Host, ldb: e.out, c: e.Grads[cell.R].Host, ldc: e.out}
 		e.prod = product{set: b.set, m: GH, n: e.I, k: o.rows, a: o.gates.Host, rs: 1, cs: GH,
-			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair, round: e.Kind}
+			b: o.x.Host, ldb: e.I, c: e.Grads[cell.W].Host, ldc: e.I, acc: true, beside: &e.pair, round: e.kindOf(cell.W)}
 		e.prod.compute()
 	} else if !e.Grads[cell.W].Zero() {
-		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.Grads[cell.W], Acc: true, Kind: e.Kind})
+		b.Gemm(&device.GemmSpec{M: GH, N: e.I, K: o.rows, A: o.input, TransA: true, B: o.x, C: e.Grads[cell.W], Acc: true, Kind: e.kindOf(cell.W)})
 	}
 	if !e.Grads[cell.P].Zero() {
-		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.Grads[cell.P], Acc: true, Kind: e.Kind})
+		b.Gemm(&device.GemmSpec{M: e.out, N: e.H, K: o.rows, A: o.dp, TransA: true, B: o.mid, C: e.Grads[cell.P], Acc: true, Kind: e.kindOf(cell.P)})
 	}
 	if !e.Grads[cell.R].Zero() && !both {
 		e.recurrentGrads(&o)
@@ -225,12 +225,12 @@ func (e *scan) weightGrads() {
 func (e *scan) recurrentGrads(o *operands) {
 	b, GH := e.b, e.gw
 	if e.joined > 0 {
-		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.Grads[cell.R], Acc: true, Kind: e.Kind})
+		b.Gemm(&device.GemmSpec{M: e.joined, N: e.out, K: o.rows, A: o.gates, LDA: GH, TransA: true, B: o.old, C: e.Grads[cell.R], Acc: true, Kind: e.kindOf(cell.R)})
 	}
 	if o.side.Zero() {
 		return
 	}
-	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.Grads[cell.R].Slice(e.joined*e.out, GH*e.out), Acc: true, Kind: e.Kind}
+	s := device.GemmSpec{M: GH - e.joined, N: e.out, K: o.rows, A: o.side, LDA: e.sw, TransA: true, B: o.old, C: e.Grads[cell.R].Slice(e.joined*e.out, GH*e.out), Acc: true, Kind: e.kindOf(cell.R)}
 	if e.Cell == cell.GRUBefore {
 		s.A, s.LDA, s.B = o.gates.Slice(e.joined, o.gates.N), GH, o.side
 	}

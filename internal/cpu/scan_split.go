@@ -59,7 +59,7 @@ func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
 // manyRows returns the rows per core from which it pays to read all of R in each
 // step. The larger a tile, the fewer.
 func (e *scan) manyRows() int {
-	if e.b.set.Weights[e.Kind].Blocks != nil {
+	if e.weightsOf(cell.W).Blocks != nil {
 		return blockRows
 	}
 	return streamWork / e.b.set.MR
@@ -107,7 +107,7 @@ func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, byUni
 // leave the core's L1 and L2 caches.
 func (e *scan) localGates() bool {
 	return e.B >= e.manyRows()*par.Workers() && e.Has(cell.R) && !e.Has(cell.NormX) &&
-		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && (e.Kind != device.F32 || e.I%conflict != 0 && e.out%conflict != 0) && 4*e.gw*(e.I+e.out) <= localBytes
+		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && (e.Kinds[cell.W] != device.F32 || e.I%conflict != 0 && e.out%conflict != 0) && 4*e.gw*(e.I+e.out) <= localBytes
 }
 
 // cutRows sets and returns the number of parts that the rows are divided into,

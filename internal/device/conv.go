@@ -32,8 +32,9 @@ type ConvSpec struct {
 	Weight          Buffer   // [O,I/Groups,H.Kernel,W.Kernel]
 	Bias            Buffer   // [O] or absent
 	Act             Function // 0 for none
+	Kind            Kind     // that X and Weight are rounded to, in Conv alone
 
-	// For what Conv and ConvGrad derive from Weight at this version; nil: not cached.
+	// For what Conv and ConvGrad derive from Weight for this kind and version; nil: not cached.
 	Cache, BackCache *Cache
 	Version          uint64
 

@@ -131,8 +131,7 @@ type Backend interface {
 	Step(s *StepSpec)
 }
 
-// Kind is the form of weights at rest, which are packed weights that are cached: the
-// values that they are rounded to, and how a product with them is summed. Masters,
+// Kind is what the operands of a product are rounded to, and how it is summed. Masters,
 // states, sums and gradients are float32 for every kind.
 //
 // The law of summation, for any number of threads, other rows in the batch and
@@ -153,19 +152,23 @@ const (
 	BF16
 	// FP16 likewise rounds to IEEE half precision, with its subnormal numbers.
 	FP16
+	// INT8 rounds each row of the left operand and each column of the weights to integers of at
+	// most 127 in magnitude times a scale of its own; see simd.Bytes. A link is the whole depth of a
+	// product, of which the sum of integers is exact, so that all kernel sets have the same bits.
+	// The weights are a matrix in panels, or one B of Gemm.
+	INT8
 	NumKinds
 )
 
+// Half reports whether the kind's numbers have 16 bits.
+func (k Kind) Half() bool { return k == BF16 || k == FP16 }
+
 // Kinds is the names of the kinds.
-var Kinds = [NumKinds]string{"float32", "bfloat16", "float16"}
+var Kinds = [NumKinds]string{"float32", "bfloat16", "float16", "int8"}
 
 // Cache holds what a backend derives from weights, such as panels, for one version
 // of the weights. The zero Cache is empty. Several goroutines may use it.
 type Cache struct {
-	// Kind is the form of the weights for the passes with this cache. It is set before
-	// them; a change of it requires a new version.
-	Kind Kind
-
 	mu      sync.Mutex
 	version uint64
 	value   any
@@ -229,11 +232,11 @@ type GemmSpec struct {
 	TransA, TransB            bool
 	Bias                      Buffer // [N] or absent
 	Acc                       bool
-	Kind                      Kind // that A and B are rounded to; with a Cache it is the cache's
+	Kind                      Kind // that A and B are rounded to
 	Batch                     int
 	StrideA, StrideB, StrideC int
 
-	Cache   *Cache // for what is derived from B at this version; nil: not cached
+	Cache   *Cache // for what is derived from B for this kind and version; nil: not cached
 	Version uint64
 }
 

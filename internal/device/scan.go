@@ -40,11 +40,11 @@ type ScanSpec struct {
 	T, B, I, H int
 	Proj       int // above 0: O is Proj, by the matrix P
 	Reverse    bool
-	Active     Ints // [T], not increasing
-	Rows       Ints // [B] the caller's number of each row, for masks; absent: its index
-	Keep       bool // ScanGrad follows
-	Kind       Kind // that the operands of products are rounded to, and with Keep the gates for ScanGrad to 16 bits; with a Cache it is the cache's
-	BatchMajor bool // X, Y, DX and DY are [B,T,·]; Active is absent
+	Active     Ints                 // [T], not increasing
+	Rows       Ints                 // [B] the caller's number of each row, for masks; absent: its index
+	Keep       bool                 // ScanGrad follows; if the kind of W has 16 bits, gates are kept in 16 bits for it
+	BatchMajor bool                 // X, Y, DX and DY are [B,T,·]; Active is absent
+	Kinds      [cell.NumParams]Kind // that the operands of the products with W, R and P are rounded to. INT8 is ScanGrad's F32
 	CellOptions
 
 	X      Buffer     // [T,B,I]
@@ -58,7 +58,7 @@ type ScanSpec struct {
 	// what ScanGrad reads.
 	Work Buffer
 
-	// For what Scan and ScanGrad derive from W, R and P at this version; nil: not cached.
+	// For what Scan and ScanGrad derive from W, R and P for these kinds and version; nil: not cached.
 	Cache, BackCache *Cache
 	Version          uint64
 

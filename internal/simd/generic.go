@@ -20,6 +20,7 @@ var generic = Set{
 			Round: roundBF16Generic, Encode: func(dst []byte, _, panel []float32) { roundBF16Generic(panelFloats(dst), panel) }},
 		{Name: "float16", Group: 1, Bytes: 4, Tiles: gemmTilesGeneric, Narrow: narrowFP16Generic, Widen: widenFP16Generic,
 			Round: roundFP16Generic, Encode: func(dst []byte, _, panel []float32) { roundFP16Generic(panelFloats(dst), panel) }},
+		byteWeights(8, false, bytesGeneric(8)),
 	},
 	Pack: packGeneric, PackT: packTGeneric,
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),

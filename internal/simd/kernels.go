@@ -83,6 +83,7 @@ type Weights struct {
 	Name   string // of the kind
 	Group  int    // number of values of a column, with consecutive k, that are stored together and summed in one link
 	Bytes  int    // of a group; NR groups have a multiple of 4
+	Head   int    // bytes of a column at the beginning of a panel, before its groups
 	Scales bool   // each column of a panel has a scale
 
 	// Encode converts a float32 panel, [depth][NR], to one of the kind and computes the scale of
@@ -98,6 +99,8 @@ type Weights struct {
 	Narrow func(dst []uint16, src []float32)
 	Widen  func(dst []float32, src []uint16)
 	Blocks *Blocks // the products, in place of Tiles, if they take both operands in 16 bits
+
+	Products *Bytes // the products, in place of Tiles, if they take both operands in 8 bits
 }
 
 // Blocks is products of which both operands are packed in 16 bits.

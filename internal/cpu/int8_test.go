@@ -1,0 +1,188 @@
+package cpu
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
+
+// byteLaw is the product with operands in 8 bits, as device.INT8 defines it: x [m,k], w [n,k].
+func byteLaw(start []float32, x, w []float32, m, n, k int) []float32 {
+	y := slices.Clone(start)
+	greatest := func(row []float32) (top float32) {
+		for _, v := range row {
+			top = max(top, v, -v)
+		}
+		return top
+	}
+	values, scales := make([]float64, n*k), make([]float32, n)
+	for j := range n {
+		s := float64(greatest(w[j*k:(j+1)*k]) / 127)
+		unit := math.Ldexp(1, math.Ilogb(s)-15) // 16 significant bits
+		s = math.Ceil(s/unit) * unit
+		scales[j] = float32(s)
+		for i, v := range w[j*k : (j+1)*k] {
+			values[j*k+i] = math.RoundToEven(float64(v) / s)
+		}
+	}
+	for r := range m {
+		row := x[r*k : (r+1)*k]
+		top, rounded := greatest(row), make([]float64, k)
+		for i, v := range row {
+			if top > 0 {
+				rounded[i] = math.RoundToEven(float64(v * (127 / top)))
+			}
+		}
+		for j := range n {
+			sum := 0.0
+			for i, v := range rounded {
+				sum += v * values[j*k+i]
+			}
+			y[r*n+j] += float32(float32(sum) * float32(top/127*scales[j]))
+		}
+	}
+	return y
+}
+
+// Products in 8 bits have the bits of their law on every kernel set, for any number of rows
+// and threads and whether the weights are cached.
+func TestByteProducts(t *testing.T) {
+	defer par.SetWorkers(0)
+	for _, size := range [][3]int{{1, 70, 5}, {2, 128, 64}, {3, 33, 130}, {7, 97, 300}, {40, 65, 1}, {61, 40, 256}, {30, 9, 77}, {1, 512, 1024}, {5, 3, 2*longRun + 7}} {
+		m, n, k := size[0], size[1], size[2]
+		r := rand.New(rand.NewPCG(uint64(m), uint64(k)))
+		x, w, bias := randoms(r, m*k), randoms(r, n*k), randoms(r, n)
+		if m > 2 {
+			clear(x[k : 2*k]) // a row of zeros
+		}
+		start := make([]float32, 0, m*n)
+		for range m {
+			start = append(start, bias...)
+		}
+		want := byteLaw(start, x, w, m, n, k)
+		for _, set := range simd.Sets() {
+			b := New(set)
+			for _, trans := range []bool{true, false} {
+				weights := w
+				if !trans {
+					weights = make([]float32, n*k)
+					for j := range n {
+						for i := range k {
+							weights[i*n+j] = w[j*k+i]
+						}
+					}
+				}
+				cache := &device.Cache{}
+				for _, workers := range []int{1, 3} {
+					par.SetWorkers(workers)
+					for _, rows := range []int{m, 1, (m + 1) / 2} {
+						for _, c := range []*device.Cache{cache, nil} {
+							y := make([]float32, rows*n)
+							b.Gemm(&device.GemmSpec{M: rows, N: n, K: k, A: device.HostBuffer(x[:rows*k]), B: device.HostBuffer(weights), TransB: trans,
+								Bias: device.HostBuffer(bias), C: device.HostBuffer(y), Kind: device.INT8, Cache: c, Version: 1})
+							if i := differ(y, want); i >= 0 {
+								t.Fatalf("%s, %v, trans %v, %d rows, %d threads: element %d is %g, want %g", set.Name, size, trans, rows, workers, i, y[i], want[i])
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// differ returns the first element whose bits are not those of want, or -1.
+func differ(got, want []float32) int {
+	for i, v := range got {
+		if math.Float32bits(v) != math.Float32bits(want[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// A number that is not finite spoils its row, and no other.
+func TestByteProductsOfNaN(t *testing.T) {
+	const m, n, k = 5, 40, 70
+	r := rand.New(rand.NewPCG(7, 8))
+	x, w := randoms(r, m*k), randoms(r, n*k)
+	x[1*k+3], x[3*k+69] = float32(math.NaN()), float32(math.Inf(-1))
+	for _, set := range simd.Sets() {
+		y := make([]float32, m*n)
+		New(set).Gemm(&device.GemmSpec{M: m, N: n, K: k, A: device.HostBuffer(x), B: device.HostBuffer(w), TransB: true, C: device.HostBuffer(y), Kind: device.INT8})
+		for i, v := range y {
+			if row := i / n; (v != v) != (row == 1 || row == 3) {
+				t.Fatalf("%s: row %d has %g", set.Name, row, v)
+			}
+		}
+	}
+}
+
+// A layer whose matrices are in 8 bits, all or some, computes the cell of the law's products:
+// step by step, for every split.
+func TestByteScan(t *testing.T) {
+	defer par.SetWorkers(0)
+	for _, c := range []struct{ B, I, H int }{{1, 30, 256}, {3, 30, 70}, {40, 33, 64}, {17, 1, 96}} {
+		const T = 5
+		r := rand.New(rand.NewPCG(33, uint64(c.H)))
+		x, w, rec, bias := randoms(r, T*c.B*c.I), randoms(r, 4*c.H*c.I), randoms(r, 4*c.H*c.H), randoms(r, 4*c.H)
+		for i := range rec {
+			rec[i] /= 16
+		}
+		for _, set := range simd.Sets() {
+			b := New(set)
+			for _, kinds := range [][2]device.Kind{{device.INT8, device.INT8}, {device.INT8, device.F32}, {device.F32, device.INT8}} {
+				scan := func(x, h0, c0 []float32, steps int) (y, cn []float32) {
+					s := device.ScanSpec{Cell: cell.LSTM, T: steps, B: c.B, I: c.I, H: c.H, YLd: c.H}
+					s.Kinds[cell.W], s.Kinds[cell.R] = kinds[0], kinds[1]
+					s.X, s.Y, s.HN, s.CN = device.HostBuffer(x), b.Alloc(steps*c.B*c.H), b.Alloc(c.B*c.H), b.Alloc(c.B*c.H)
+					for p, v := range map[cell.Param][]float32{cell.W: w, cell.R: rec, cell.BW: bias, cell.H0: h0, cell.C0: c0} {
+						if v != nil {
+							s.Params[p] = device.HostBuffer(v)
+						}
+					}
+					s.Work = b.Alloc(b.ScanWork(&s))
+					b.Scan(&s)
+					return s.Y.Host, s.CN.Host
+				}
+				par.SetWorkers(1)
+				whole, _ := scan(x, nil, nil, T)
+				for _, workers := range []int{2, 3} {
+					par.SetWorkers(workers)
+					if got, _ := scan(x, nil, nil, T); !slices.Equal(got, whole) {
+						t.Fatalf("%s, %+v, %v: %d threads have other bits", set.Name, c, kinds, workers)
+					}
+				}
+				par.SetWorkers(1)
+				h, cs := make([]float32, c.B*c.H), make([]float32, c.B*c.H)
+				product := func(kind device.Kind, start, x, w []float32, k int) []float32 {
+					if kind == device.INT8 {
+						return byteLaw(start, x, w, c.B, 4*c.H, k)
+					}
+					y := slices.Clone(start)
+					b.Gemm(&device.GemmSpec{M: c.B, N: 4 * c.H, K: k, A: device.HostBuffer(x), B: device.HostBuffer(w), TransB: true, C: device.HostBuffer(y), Acc: true})
+					return y
+				}
+				for step := range T {
+					gates := make([]float32, 0, c.B*4*c.H)
+					for range c.B {
+						gates = append(gates, bias...)
+					}
+					gates = product(kinds[0], gates, x[step*c.B*c.I:][:c.B*c.I], w, c.I)
+					gates = product(kinds[1], gates, h, rec, c.H)
+					hid := make([]float32, len(h))
+					set.LSTM(&simd.CellArgs{Rows: c.B, H: c.H, Units: c.H, Gates: &gates[0], CPrev: &cs[0], C: &cs[0], Hid: &hid[0], Out: &h[0], LDOut: c.H})
+					if i := differ(whole[step*c.B*c.H:][:len(hid)], hid); i >= 0 {
+						t.Fatalf("%s, %+v, %v: step %d, element %d is %g, want %g", set.Name, c, kinds, step, i, whole[step*c.B*c.H+i], hid[i])
+					}
+				}
+			}
+		}
+	}
+}
