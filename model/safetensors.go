@@ -16,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/internal/half"
+	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // maxHeader is the size limit of the JSON header, as in the reference
@@ -32,6 +34,11 @@ type Tensor struct {
 	Dims []int     // empty for a scalar, which has one element
 	Data []float32 // values of floating-point types, which reading converts
 	Ints []int64   // values of integers and booleans, which reading widens
+
+	// Rest is how Data, which have its values, are in a model's file and how products with them are
+	// computed; see [tensor.Param.SetRest]. In 8 bits they are integers of type I8, and the scale
+	// of each row is the tensor NAME.scale.
+	Rest tensor.Precision
 }
 
 // File is the content of a safetensors file.
@@ -168,12 +175,12 @@ func decode(path string, r io.Reader, size int64) (*File, error) {
 	for i, e := range entries {
 		t := &f.Tensors[i]
 		t.Name, t.Dims = e.name, e.dims
-		if err := readData(t, &e, r); err != nil {
+		if err := readData(t, &e, r, meta[restKey] != ""); err != nil {
 			return nil, &FileError{File: path, Tensor: e.name, Problem: fmt.Sprintf("cannot be read: %v", bare(err)), Err: err}
 		}
 		f.index[e.name] = i
 	}
-	return f, nil
+	return f, f.restore(entries)
 }
 
 // parseHeader reads the JSON header token by token, because encoding/json would
@@ -300,8 +307,11 @@ func checkLayout(path string, entries []entry, size int64) error {
 
 // readData fills t from r, in chunks, so that the raw bytes are never held in
 // memory beside the values.
-func readData(t *Tensor, e *entry, r io.Reader) error {
+func readData(t *Tensor, e *entry, r io.Reader, rests bool) error {
 	d := dtypes[e.dtype]
+	if rests && e.dtype == "I8" { // without their scale
+		d.float = func(b []byte) float32 { return float32(int8(b[0])) }
+	}
 	if d.float != nil {
 		t.Data = make([]float32, e.n)
 	} else {
@@ -342,11 +352,103 @@ func e4m3(v byte) float32 {
 }
 
 // WriteTensors writes a safetensors file atomically (see [WriteFileAtomic],
-// whose errors it returns), floats as F32 and integers as I64. Equal tensors
+// whose errors it returns), floats as F32, integers as I64 and what rests in another
+// precision as that. Equal tensors
 // and metadata give equal bytes. A name that is empty, reserved or used twice,
 // or data that does not fit its Dims, is an error and nothing is written.
 func WriteTensors(path string, ts []Tensor, meta map[string]string) error {
 	return WriteFileAtomic(path, func(w io.Writer) error { return encode(w, ts, meta) })
+}
+
+// restKey is the entry of a file's metadata that says that types are those that weights rest in.
+// Files of others have such types too, for other reasons.
+const (
+	restKey     = "carousel.rest"
+	scaleSuffix = ".scale"
+)
+
+// restTypes are the types of weights at rest.
+var restTypes = map[tensor.Precision]string{tensor.BFloat16: "BF16", tensor.Float16: "F16", tensor.Int8: "I8"}
+
+// stored returns tensors as a file has them: those in 8 bits are integers, followed by their scales.
+func stored(ts []Tensor, meta map[string]string) (list []Tensor, _ map[string]string) {
+	for _, t := range ts {
+		if t.Rest == tensor.Float32 {
+			list = append(list, t)
+			continue
+		}
+		if meta == nil {
+			meta = map[string]string{}
+		}
+		meta[restKey] = "types"
+		if t.Rest != tensor.Int8 {
+			list = append(list, t)
+			continue
+		}
+		values, scales := simd.SplitBytes(t.Data, rowOf(t.Dims))
+		ints := Tensor{Name: t.Name, Dims: t.Dims, Rest: t.Rest, Ints: make([]int64, len(values))}
+		for i, v := range values {
+			ints.Ints[i] = int64(v)
+		}
+		list = append(list, ints, Tensor{Name: t.Name + scaleSuffix, Dims: t.Dims[:1], Data: scales})
+	}
+	return list, meta
+}
+
+// rowOf returns the elements of a row.
+func rowOf(dims []int) int {
+	n := 1
+	for _, d := range dims[1:] {
+		n *= d
+	}
+	return n
+}
+
+// restore makes the tensors of a model's file with weights at rest what stored was given.
+func (f *File) restore(entries []entry) error {
+	if f.Meta[restKey] == "" {
+		return nil
+	}
+	bad := func(name, format string, a ...any) error {
+		return &FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf(format, a...), Fix: mend}
+	}
+	scales := map[string]bool{}
+	for i, e := range entries {
+		t := &f.Tensors[i]
+		switch e.dtype {
+		case "BF16":
+			t.Rest = tensor.BFloat16
+		case "F16":
+			t.Rest = tensor.Float16
+		case "I8":
+			s := f.Lookup(e.name + scaleSuffix)
+			if len(e.dims) < 2 || s == nil || s.Data == nil || !slices.Equal(s.Dims, e.dims[:1]) {
+				return bad(e.name, "of type I8, it needs at least two dimensions, got %s, and its scales, %s%s of type F32, one for each row", shapeText(e.dims), e.name, scaleSuffix)
+			}
+			scales[s.Name] = true
+			t.Rest = tensor.Int8
+			for j := range t.Data {
+				t.Data[j] *= s.Data[j/rowOf(e.dims)]
+			}
+			_, again := simd.SplitBytes(t.Data, rowOf(e.dims))
+			for row, scale := range again {
+				if scale != s.Data[row] && !(scale == 0 && s.Data[row] < 1e-30) {
+					return bad(e.name, "row %d and its scale %g are not as carousel writes them: the greatest magnitude of a row is 127, and a scale has at most 16 significant bits", row, s.Data[row])
+				}
+			}
+		}
+	}
+	kept := f.Tensors[:0]
+	f.index = make(map[string]int, len(f.Tensors))
+	for _, t := range f.Tensors {
+		if !scales[t.Name] {
+			f.index[t.Name] = len(kept)
+			kept = append(kept, t)
+		}
+	}
+	f.Tensors = kept
+	delete(f.Meta, restKey)
+	return nil
 }
 
 // buildHeader returns the header's JSON, padded so that the data starts at a
@@ -373,7 +475,11 @@ func buildHeader(ts []Tensor, meta map[string]string) ([]byte, error) {
 			n *= d
 		}
 		dtype, size := "F32", 4
-		if t.Ints != nil {
+		switch {
+		case t.Rest != tensor.Float32:
+			dtype = restTypes[t.Rest]
+			size = dtypes[dtype].size
+		case t.Ints != nil:
 			dtype, size = "I64", 8
 		}
 		if got := len(t.Data) + len(t.Ints); got != n {
@@ -413,6 +519,7 @@ func buildHeader(ts []Tensor, meta map[string]string) ([]byte, error) {
 
 // encode writes the bytes of a safetensors file.
 func encode(w io.Writer, ts []Tensor, meta map[string]string) error {
+	ts, meta = stored(ts, maps.Clone(meta))
 	header, err := buildHeader(ts, meta)
 	if err != nil {
 		return err
@@ -429,7 +536,14 @@ func encode(w io.Writer, ts []Tensor, meta map[string]string) error {
 		for lo := 0; lo < len(t.Data); lo += piece {
 			buf = buf[:0]
 			for _, v := range t.Data[lo:min(lo+piece, len(t.Data))] {
-				buf = le.AppendUint32(buf, math.Float32bits(v))
+				switch t.Rest {
+				case tensor.BFloat16:
+					buf = le.AppendUint16(buf, half.ToBFloat16(v))
+				case tensor.Float16:
+					buf = le.AppendUint16(buf, half.ToFloat16(v))
+				default:
+					buf = le.AppendUint32(buf, math.Float32bits(v))
+				}
 			}
 			if _, err := w.Write(buf); err != nil {
 				return err
@@ -438,7 +552,11 @@ func encode(w io.Writer, ts []Tensor, meta map[string]string) error {
 		for lo := 0; lo < len(t.Ints); lo += piece {
 			buf = buf[:0]
 			for _, v := range t.Ints[lo:min(lo+piece, len(t.Ints))] {
-				buf = le.AppendUint64(buf, uint64(v))
+				if t.Rest == tensor.Int8 {
+					buf = append(buf, byte(v))
+				} else {
+					buf = le.AppendUint64(buf, uint64(v))
+				}
 			}
 			if _, err := w.Write(buf); err != nil {
 				return err

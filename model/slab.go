@@ -30,13 +30,13 @@ func LoadSlab(path string, slab *tensor.Slab) error {
 func SlabTensors(slab *tensor.Slab) []Tensor {
 	ts := make([]Tensor, len(slab.Params))
 	for i, p := range slab.Params {
-		ts[i] = Tensor{Name: p.Name, Dims: p.Dims(), Data: p.Read()}
+		ts[i] = Tensor{Name: p.Name, Dims: p.Dims(), Data: p.Read(), Rest: p.Rest()}
 	}
 	return ts
 }
 
-// Load copies the tensors into slab, whose names and shapes must match; it
-// returns the errors of [LoadSlab].
+// Load copies the tensors into slab, and lets them rest as they are in the file; names and
+// shapes must match; it returns the errors of [LoadSlab].
 func (f *File) Load(slab *tensor.Slab) error {
 	bad := func(name, format string, a ...any) error {
 		return &FileError{File: f.Path, Tensor: name, Problem: fmt.Sprintf(format, a...)}
@@ -68,7 +68,9 @@ func (f *File) Load(slab *tensor.Slab) error {
 		return bad(extra[0], "the model has no parameter of that name%s", more)
 	}
 	for _, p := range slab.Params {
-		p.Write(f.Lookup(p.Name).Data)
+		t := f.Lookup(p.Name)
+		p.Write(t.Data)
+		p.SetRest(t.Rest)
 	}
 	return nil
 }
