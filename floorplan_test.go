@@ -50,6 +50,7 @@ var floors = [][]string{
 	{"serve/inference"},
 	{"serve/batch", "serve/loadtest"},
 	{"tune", "serve", "internal/explain", "internal/bench"},
+	{"quantize"},
 	{"."},
 	{"internal/cli"},
 	{"cmd/carousel"},

@@ -312,6 +312,18 @@ func (d *Dir) Copy(name string) Part {
 	}}
 }
 
+// SaveAs writes the model to another directory, with more files, which replace those of their
+// names; it returns the errors of [Save].
+func (d *Dir) SaveAs(dir string, more ...Part) error {
+	parts := slices.Clone(more)
+	for _, f := range d.files {
+		if !slices.ContainsFunc(more, func(p Part) bool { return p.Name == f.Name }) {
+			parts = append(parts, d.Copy(f.Name))
+		}
+	}
+	return Save(dir, d.Task, d.Config, parts...)
+}
+
 // Broken wraps err, about a configuration that can be decoded but is invalid,
 // in a [*FileError].
 func (d *Dir) Broken(err error) error {

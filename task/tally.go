@@ -6,6 +6,7 @@ package task
 type Tally struct {
 	Name   string                       // of the figure, as the task's evaluation and its JSON name it
 	Higher bool                         // whether more is better
+	Rate   bool                         // a share of errors: the accuracy is 1 minus it
 	Rows   [][]float64                  // a sentence, window, utterance or stretch of text each, all of one length
 	Of     func(sums []float64) float64 // the figure, of the sums of the columns of Rows
 }

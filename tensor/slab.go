@@ -84,11 +84,12 @@ func (p *Param) Device() *Device {
 // with the same layout, so clearing, clipping, stepping, averaging and saving are
 // single vector operations.
 type Slab struct {
-	Params []*Param // in declaration order
-	dev    *Device
-	values device.Buffer
-	grads  device.Buffer
-	edits  atomic.Uint64 // the version of the values, for cached packed weights
+	Params  []*Param // in declaration order
+	Modules []any    // pointers to structs among which they were found, such as layers, in that order
+	dev     *Device
+	values  device.Buffer
+	grads   device.Buffer
+	edits   atomic.Uint64 // the version of the values, for cached packed weights
 }
 
 // Pack finds the parameters in model's exported fields, in declaration order and
@@ -144,6 +145,9 @@ func (w *walker) walk(v reflect.Value, path string) {
 		w.visited[v.Interface()] = true
 		p, ok := v.Interface().(*Param)
 		if !ok {
+			if v.Elem().Kind() == reflect.Struct {
+				w.slab.Modules = append(w.slab.Modules, v.Interface())
+			}
 			w.walk(v.Elem(), path)
 			return
 		}

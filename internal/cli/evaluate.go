@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -42,7 +43,7 @@ func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, o := k.Files(), k.Evaluating()
 	given := dataFlags(flags, files, o)
 	part := flags.String("split-part", "", "`part` of the data: train, validation (those of the model's training), test (all other rows) or all (empty: test, or validation if there is nothing else)")
-	return func(ctx context.Context, m *task.Trained) error {
+	return func(ctx context.Context, _ *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, o); err != nil {
 			return err
 		}

@@ -69,6 +69,8 @@ var commonSchemas = []schema{
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
+	{"quantize", 1, quantize.Report{}, "`quantize`"},
+
 	{"run", 1, graphResult{}, "`run`"},
 	{"loadtest", 1, loadtestResult{}, "`loadtest`"},
 
@@ -111,10 +113,10 @@ type lack struct {
 }
 
 // mayLack reports whether a result may be printed beside an error: those that are
-// written in parts, and those of lines, may.
+// written in parts, those of lines, and a report that refuses, may.
 func (s *schema) mayLack() bool {
 	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") ||
-		slices.Contains([]string{"segment", "g2p", "detect-speech", "detect-words"}, s.name)
+		slices.Contains([]string{"quantize", "segment", "g2p", "detect-speech", "detect-words"}, s.name)
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

@@ -45,7 +45,7 @@ func (a *app) predict(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		texts = flags.StringArray("input", nil, "a `text` itself, in place of --data; may be repeated")
 	}
 	given := optionFlags(flags, nil, o)
-	return func(ctx context.Context, m *task.Trained) error {
+	return func(ctx context.Context, _ *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, o); err != nil {
 			return err
 		}

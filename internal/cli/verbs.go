@@ -20,7 +20,7 @@ import (
 // flag by giving it the same name.
 type verb func(k *task.Kind, flags *pflag.FlagSet) verbRun
 
-type verbRun func(ctx context.Context, m *task.Trained) error
+type verbRun func(ctx context.Context, dir *model.Dir, m *task.Trained) error
 
 // verbCommand completes a command that does its verb for the task of a directory.
 func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
@@ -74,7 +74,7 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runs[k](c.Context(), m)
+		return runs[k](c.Context(), dir, m)
 	}
 	return c
 }

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/quantize"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
+)
+
+func (a *app) quantizeCommand() *cobra.Command {
+	return a.verbCommand(&cobra.Command{
+		Use:   "quantize DIR --out DIR2",
+		Short: "Let a model's weights rest in 8 bits, if that keeps its accuracy and is faster",
+		Long: `Rounds the weight matrices of a model to 8 bits, with a scale for each row, and writes
+the smaller model to another directory, which every command takes.
+
+With --data the verdict is that of your data: both models answer the rows that the
+model was not made from, and the lower end of the 95 % interval of what is kept of
+the accuracy must be at least --min-accuracy. If it is not, the matrices whose
+rounding costs most rest in 16 bits or stay in float32 until it is. Which ones is
+measured on the rows of --calibrate or, without it, on those rows of --data by
+which the model's weights were chosen. Both models are timed side by side.
+
+A model that loses accuracy, that is slower here than in float32 or misses a
+--target-speedup is refused: nothing is written, and the exit code is 1. --force
+writes it nevertheless, with the verdict in it.`,
+		Example: `  carousel quantize run --out run8 --data reviews.csv
+  carousel quantize run --out run8 --data load.csv --min-accuracy 0.99 --target-speedup 3
+  carousel quantize run --out run16 --precision bf16 --keep head`,
+	}, a.quantize)
+}
+
+// quantize rounds models of a task.
+func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
+	files, scoring, o := k.Files(), k.Evaluating(), quantize.DefaultOptions()
+	given := dataFlags(flags, files, scoring, o)
+	out := flags.String("out", "", "`directory` of the quantized model")
+	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows: which matrices rest in more bits is chosen on it")
+	force := flags.Bool("force", false, "write the model also if it is refused")
+	return func(ctx context.Context, dir *model.Dir, m *task.Trained) error {
+		if err := given.takeOver(m, scoring); err != nil {
+			return err
+		}
+		if *out == "" {
+			return wrongFlag("out", "quantize needs --out: the directory of the quantized model")
+		}
+		if in, err := os.Stat(dir.Path); err == nil {
+			if to, err := os.Stat(*out); err == nil && os.SameFile(in, to) {
+				return wrongFlag("out", "--out %s is the model itself, which it would replace; give another directory", *out)
+			}
+		}
+		ctx, stop := a.catchInterrupt(ctx)
+		defer stop()
+		calibration, rows, err := a.rowsToJudge(ctx, m, files, scoring, *calibrate)
+		if err != nil {
+			return err
+		}
+		other, err := k.Open(dir)
+		if err != nil {
+			return err
+		}
+		r, err := quantize.Run(ctx, other, m, calibration, rows, scoring, o, func(text string) { a.note("%s", text) })
+		if err != nil {
+			return err
+		}
+		var refused error
+		if r.Verdict == quantize.Refused {
+			if r.Forced = *force; !r.Forced {
+				refused = fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", r.Reasons[0])
+			}
+		}
+		if refused == nil {
+			if err := a.saveQuantized(dir, m, r, *out); err != nil {
+				return err
+			}
+		}
+		return cmp.Or(a.emitBeside(refused, "quantize", r, func(w io.Writer) {
+			printSummary(w, r.Summary())
+			if refused == nil {
+				fmt.Fprintf(w, "\nThe model is in %s, the page is %s.\n", *out, filepath.Join(*out, quantize.PageFile))
+			}
+		}), refused)
+	}
+}
+
+// rowsToJudge reads the rows of the verdict and of the calibration; nil where there are none.
+func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring any, calibrate string) (calibration, rows *quantize.Rows, err error) {
+	file := settings.Named(settings.List(files), "data")
+	if file.IsZero() {
+		if calibrate != "" {
+			return nil, nil, wrongFlag("calibrate", "--calibrate chooses what rests in more bits for the accuracy on --data, which is not given")
+		}
+		return nil, nil, nil
+	}
+	d, err := m.Read(ctx, files, "", scoring)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.remarks(d.Notes())
+	part, err := m.PartOf(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows = &quantize.Rows{Data: d, Part: part}
+	switch {
+	case calibrate != "":
+		text := file.String()
+		if same, err := sameContent(text, calibrate); err != nil {
+			return nil, nil, err
+		} else if same {
+			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --data %s; give other rows, since those of the verdict must not choose anything", calibrate, text)
+		}
+		if err := file.Set(calibrate); err != nil {
+			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
+		}
+		c, err := m.Read(ctx, files, task.All, scoring)
+		if err != nil {
+			return nil, nil, err
+		}
+		calibration = &quantize.Rows{Data: c, Part: task.All}
+		return calibration, rows, file.Set(text)
+	case part == task.Test && m.Remembers() && d.Has(task.Validation):
+		calibration = &quantize.Rows{Data: d, Part: task.Validation}
+	}
+	return calibration, rows, nil
+}
+
+// sameContent reports whether two files hold the same bytes.
+func sameContent(one, other string) (bool, error) {
+	var text [2][]byte
+	for i, path := range []string{one, other} {
+		if path == "-" {
+			return false, nil
+		}
+		var err error
+		if text[i], err = os.ReadFile(path); err != nil {
+			return false, model.Unreadable(path, err)
+		}
+	}
+	return string(text[0]) == string(text[1]), nil
+}
+
+// saveQuantized writes the model with its report.
+func (a *app) saveQuantized(dir *model.Dir, m *task.Trained, r *quantize.Report, out string) error {
+	folder, err := os.MkdirTemp("", "carousel")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	if err := m.Save(folder); err != nil {
+		return err
+	}
+	saved, err := model.Open(folder)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := saved.SaveAs(out, model.Part{Name: quantize.ReportFile, Write: func(w io.Writer) error {
+		_, err := w.Write(append(text, '\n'))
+		return err
+	}}); err != nil {
+		return err
+	}
+	page := &report.Page{Title: "Quantized model", Subtitle: dir.Path, Version: carousel.Version()}
+	addResult(page, r.Summary(), nil, nil)
+	return model.WriteFileAtomic(filepath.Join(out, quantize.PageFile), page.WriteHTML)
+}

@@ -1,0 +1,64 @@
+package quantize
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/carousel-ml/carousel/task"
+)
+
+// Accuracy compares the two models on the same rows.
+type Accuracy struct {
+	Part      string  `json:"part"`      // the rows: test, validation or all
+	Rows      int     `json:"rows"`      // number of rows
+	Differ    int     `json:"differ"`    // rows whose contribution to the figure differs
+	Figure    string  `json:"figure"`    // the figure that the task's evaluation names so
+	Higher    bool    `json:"higher"`    // whether more is better
+	Float32   float64 `json:"float32"`   // of the float32 model
+	Quantized float64 `json:"quantized"` // of the quantized one
+	Kept      float64 `json:"kept"`      // share of the float32 model's accuracy: the quotient, of figures for which less is better the inverse, and of error rates that of 1 minus them
+	Low       float64 `json:"low"`       // ends of the 95 % interval of kept, by a paired bootstrap over the rows
+	High      float64 `json:"high"`
+}
+
+const resamples = 2000
+
+// compare computes the figures of two tallies of the same rows, and the interval of what is kept.
+func compare(f, q *task.Tally, seed uint64) *Accuracy {
+	a := &Accuracy{Rows: len(f.Rows), Figure: f.Name, Higher: f.Higher, Float32: f.Value(), Quantized: q.Value()}
+	for i := range f.Rows {
+		if !slices.Equal(f.Rows[i], q.Rows[i]) {
+			a.Differ++
+		}
+	}
+	a.Kept = kept(f, a.Float32, a.Quantized)
+	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
+	list, shares := make([]int, len(f.Rows)), make([]float64, resamples)
+	for i := range shares {
+		for j := range list {
+			list[j] = r.IntN(len(list))
+		}
+		shares[i] = kept(f, f.Resampled(list), q.Resampled(list))
+	}
+	slices.Sort(shares)
+	a.Low, a.High = shares[resamples/40], shares[resamples-1-resamples/40]
+	return a
+}
+
+// kept returns the share of the accuracy f that q is.
+func kept(t *task.Tally, f, q float64) float64 {
+	switch {
+	case t.Rate:
+		f, q = 1-f, 1-q
+	case !t.Higher:
+		f, q = q, f
+	}
+	switch {
+	case f == q:
+		return 1
+	case f == 0:
+		return math.Inf(int(q))
+	}
+	return q / f
+}

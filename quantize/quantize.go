@@ -1,0 +1,260 @@
+package quantize
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// Options is what is asked for.
+type Options struct {
+	Precision     string   `json:"precision" oneof:"int8,bf16,fp16" help:"numbers that weight matrices rest in"`
+	Keep          []string `json:"keep,omitempty" help:"names of matrices, or beginnings of names, that stay in float32"`
+	MinAccuracy   float64  `json:"min_accuracy" range:"(0,1]" help:"share of the float32 model's accuracy to be kept: by the lower end of its 95 % interval"`
+	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"[0,)" help:"speed of a stream's step to be reached, as a multiple of float32's; 0: none, but it must not be slower"`
+}
+
+// DefaultOptions returns the defaults.
+func DefaultOptions() *Options { return &Options{Precision: "int8", MinAccuracy: 0.98} }
+
+// Rows are data of which a part is scored.
+type Rows struct {
+	Data task.Data
+	Part task.Part
+}
+
+// Run lets the matrices of m, a model opened for it alone, rest as the options ask, and judges the
+// result beside f, the same model opened again. The verdict counts on rows, nil if there are none;
+// which matrices are to rest in more bits is chosen on other rows, calibration, or without these by
+// how far rounding moves a matrix. scoring is the task's options of an evaluation, or nil.
+// progress is called with a sentence when a part of the work begins.
+//
+// A model that cannot be rounded and invalid options are a *data.InputError; other errors are those of
+// [task.Trained.Tally]. A refusal is no error: it is the report's verdict.
+func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scoring any, o *Options, progress func(string)) (*Report, error) {
+	wanted, err := tensor.ParsePrecision(o.Precision)
+	if err != nil || wanted == tensor.Float32 {
+		return nil, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int8, bf16 or fp16", o.Precision)}
+	}
+	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, cached: map[*Rows]*task.Tally{}}
+	if err := errors.Join(q.check(), q.keep(o.Keep)); err != nil {
+		return nil, err
+	}
+	q.original = q.values()
+	for _, one := range q.matrices {
+		if one.why == "" {
+			one.rest = wanted
+		}
+	}
+	q.Report = &Report{Task: m.Kind.Name, Asked: *o, Kernels: tensor.CPU().Name(), Processor: bench.CPUName()}
+	if err := q.choose(ctx, calibration, rows); err != nil {
+		return nil, err
+	}
+	return q.Report, q.measure(ctx, rows)
+}
+
+// quantizer is one Run.
+type quantizer struct {
+	*Options
+	*network
+	*Report
+	wanted   tensor.Precision
+	f, m     *task.Trained
+	original [][]float32
+	scoring  any
+	progress func(string)
+	cached   map[*Rows]*task.Tally // of the float32 model
+}
+
+// accuracy compares the model as it rests now with the float32 model.
+func (q *quantizer) accuracy(ctx context.Context, r *Rows) (*Accuracy, error) {
+	if q.cached[r] == nil {
+		t, err := q.f.Tally(ctx, r.Data, r.Part, q.scoring)
+		if err != nil {
+			return nil, err
+		}
+		q.cached[r] = t
+	}
+	t, err := q.m.Tally(ctx, r.Data, r.Part, q.scoring)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Rows) != len(q.cached[r].Rows) {
+		return nil, fmt.Errorf("the models were scored on different rows: %d and %d", len(q.cached[r].Rows), len(t.Rows))
+	}
+	a := compare(q.cached[r], t, 1)
+	a.Part = string(r.Part)
+	return a, nil
+}
+
+// choose lets matrices rest in more bits, those that cost most first, until the accuracy holds.
+func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
+	for {
+		q.apply(q.original)
+		on, final := calibration, calibration == nil
+		if on == nil {
+			on = rows
+		}
+		if on == nil {
+			return nil // nothing to judge by
+		}
+		q.progress(fmt.Sprintf("scoring %s", q.plan()))
+		a, err := q.accuracy(ctx, on)
+		if err != nil {
+			return err
+		}
+		q.Plans++
+		if !final && a.Low >= q.MinAccuracy {
+			q.progress("scoring the rows of the verdict")
+			if a, err = q.accuracy(ctx, rows); err != nil {
+				return err
+			}
+			final = true
+		}
+		if final {
+			q.Accuracy = a
+		}
+		if a.Low >= q.MinAccuracy || !q.any() {
+			if q.Accuracy == nil && rows != nil {
+				q.Accuracy, err = q.accuracy(ctx, rows)
+			}
+			return err
+		}
+		if err := q.rank(ctx, calibration); err != nil {
+			return err
+		}
+		q.raise(a)
+	}
+}
+
+// any reports whether a matrix rests in less than float32.
+func (n *network) any() bool {
+	return slices.ContainsFunc(n.matrices, func(m *matrix) bool { return m.rest != tensor.Float32 })
+}
+
+// plan describes what rests in what.
+func (n *network) plan() string {
+	count := map[tensor.Precision]int{}
+	for _, m := range n.matrices {
+		count[m.rest]++
+	}
+	var parts []string
+	for _, r := range []tensor.Precision{tensor.Int8, tensor.BFloat16, tensor.Float16, tensor.Float32} {
+		if count[r] > 0 {
+			parts = append(parts, fmt.Sprintf("%s in %s", report.Plural(count[r], "matrix"), r))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// rank sets what the rounding of each matrix costs, once: of the accuracy on the calibration rows, with
+// this matrix alone; without such rows the relative error of its values.
+func (q *quantizer) rank(ctx context.Context, calibration *Rows) error {
+	if q.matrices[0].basis != "" {
+		return nil
+	}
+	at := 0
+	for _, m := range q.matrices {
+		m.basis, m.cost = "rounding", m.roundingError(q.original[at], q.wanted)
+		at += len(m.params)
+	}
+	if calibration == nil {
+		return nil
+	}
+	plan := make([]tensor.Precision, len(q.matrices))
+	for i, m := range q.matrices {
+		plan[i] = m.rest
+	}
+	for i, m := range q.matrices {
+		for _, other := range q.matrices {
+			other.rest = tensor.Float32
+		}
+		if plan[i] == tensor.Float32 {
+			continue
+		}
+		m.rest = plan[i]
+		q.apply(q.original)
+		q.progress("what it costs that " + m.name + " is rounded")
+		a, err := q.accuracy(ctx, calibration)
+		if err != nil {
+			return err
+		}
+		m.basis, m.cost = "accuracy", 1-a.Kept
+	}
+	for i, m := range q.matrices {
+		m.rest = plan[i]
+	}
+	return nil
+}
+
+// raise lets the matrix that costs most rest in the next larger precision.
+func (q *quantizer) raise(a *Accuracy) {
+	var most *matrix
+	for _, m := range q.matrices {
+		if m.rest != tensor.Float32 && (most == nil || m.rest == tensor.Int8 && most.rest != tensor.Int8 || (m.rest == tensor.Int8) == (most.rest == tensor.Int8) && m.cost > most.cost) {
+			most = m
+		}
+	}
+	reason := fmt.Sprintf("with it in %s the accuracy kept was at least %s on %d rows, %s was asked for", most.rest, report.Percent(a.Low), a.Rows, report.Percent(q.MinAccuracy))
+	if most.rest == tensor.Int8 {
+		most.rest = tensor.BFloat16
+	} else {
+		most.rest = tensor.Float32
+	}
+	most.why = reason
+}
+
+// measure completes the report of the model as it rests.
+func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
+	f, m := q.f.Slab(), q.m.Slab()
+	at := 0
+	for _, one := range q.matrices {
+		p := one.params[0]
+		row := Matrix{Name: one.name, Shape: p.Dims(), Precision: one.rest.String(), Why: one.why}
+		if one.rest != tensor.Float32 {
+			row.Error = relativeError(q.original[at], p.Read())
+		}
+		if one.basis == "accuracy" {
+			row.Cost = &one.cost
+		}
+		q.Matrices = append(q.Matrices, row)
+		at += len(one.params)
+	}
+	q.Size = sizeOf(m)
+	q.progress("timing both models")
+	if q.Speed, err = speed(ctx, f, m); err != nil {
+		return err
+	}
+	if rows != nil {
+		whole, err := alternate(ctx, q.timed(ctx, q.f, rows), q.timed(ctx, q.m, rows))
+		if err != nil {
+			return err
+		}
+		q.Speed.Whole = &whole
+	}
+	q.progress(fmt.Sprintf("%d steps of each recurrent layer", driftSteps))
+	if q.Drift, err = drift(ctx, f, m, driftSteps); err != nil {
+		return err
+	}
+	if rows != nil && q.f.Kind.CanProbe() {
+		pass, err := q.f.Probe(ctx, rows.Data, 64)
+		if err != nil {
+			return err
+		}
+		q.Gates = gates(pass)
+	}
+	q.judge(q.any())
+	return nil
+}
+
+func (q *quantizer) timed(ctx context.Context, m *task.Trained, r *Rows) func() {
+	return func() { _, _ = m.Tally(ctx, r.Data, r.Part, q.scoring) } // it has succeeded before
+}

@@ -1,0 +1,77 @@
+package quantize
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/carousel-ml/carousel/task"
+)
+
+// tally is a figure of random rows: shares of right answers, of which some are flipped.
+func tally(rows int, right float64, flips int, seed uint64) (f, q *task.Tally) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	f = &task.Tally{Name: "accuracy", Higher: true, Of: func(s []float64) float64 { return s[0] / s[1] }}
+	q = &task.Tally{Name: "accuracy", Higher: true, Of: f.Of}
+	for i := range rows {
+		v := 0.0
+		if r.Float64() < right {
+			v = 1
+		}
+		f.Rows = append(f.Rows, []float64{v, 1})
+		if i < flips {
+			v = 1 - v
+		}
+		q.Rows = append(q.Rows, []float64{v, 1})
+	}
+	return f, q
+}
+
+// The interval of what is kept covers the truth about as often as it says: a model that errs
+// independently on 2 % of the rows keeps, in the long run, a known share.
+func TestIntervalCovers(t *testing.T) {
+	const trials, rows, right, flip = 300, 400, 0.8, 0.02
+	truth := (right*(1-flip) + (1-right)*flip) / right
+	missed := 0
+	for trial := range trials {
+		r := rand.New(rand.NewPCG(uint64(trial), 2))
+		f, q := tally(rows, right, 0, uint64(trial))
+		for i := range q.Rows {
+			if r.Float64() < flip {
+				q.Rows[i] = []float64{1 - q.Rows[i][0], 1}
+			}
+		}
+		if a := compare(f, q, 1); truth < a.Low || truth > a.High {
+			missed++
+		}
+	}
+	if share := float64(missed) / trials; share < 0.02 || share > 0.10 {
+		t.Errorf("the 95 %% interval misses the truth in %.1f %% of the trials", 100*share)
+	}
+}
+
+func TestKept(t *testing.T) {
+	higher, lower, rate := &task.Tally{Higher: true}, &task.Tally{}, &task.Tally{Rate: true}
+	for _, c := range []struct {
+		t          *task.Tally
+		f, q, want float64
+	}{
+		{higher, 0.8, 0.76, 0.95}, {lower, 0.2, 0.25, 0.8}, {rate, 0.10, 0.19, 0.9}, {rate, 0, 0, 1},
+		{higher, 0, 0, 1}, {lower, 0, 0.5, 0}, {higher, 0.5, 0, 0}, {lower, 0.5, 0.25, 2},
+	} {
+		if got := kept(c.t, c.f, c.q); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("%+v: %g", c, got)
+		}
+	}
+}
+
+func TestCompareSameRows(t *testing.T) {
+	f, q := tally(500, 0.9, 0, 3)
+	if a := compare(f, q, 1); a.Kept != 1 || a.Low != 1 || a.High != 1 || a.Differ != 0 || a.Rows != 500 {
+		t.Errorf("equal models: %+v", a)
+	}
+	f, q = tally(500, 0.9, 50, 3)
+	if a := compare(f, q, 1); a.Differ != 50 || !(a.Low < a.Kept && a.Kept < a.High && a.High < 1) {
+		t.Errorf("a tenth of the answers flipped: %+v", a)
+	}
+}
