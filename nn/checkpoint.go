@@ -3,6 +3,7 @@ package nn
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -56,7 +57,7 @@ type Checkpointing struct {
 // Recurrent is a module that [PlanCheckpointing] accepts: an [RNN] or a [Stack].
 type Recurrent interface {
 	rnns() []*RNN
-	passFloats(rows int) int // numbers that a training pass keeps per step, without input and output
+	passFloats(rows int, precision tensor.Precision) int // numbers that a training pass keeps per step, without input and output
 }
 
 func (m *RNN) rnns() []*RNN   { return []*RNN{m} }
@@ -65,12 +66,12 @@ func (s *Stack) rnns() []*RNN { return s.Layers }
 // PlanCheckpointing divides a batch of rows sequences of that number of steps through m
 // so that it needs the least memory, or, if budget is above 0, into the longest segments
 // that need at most budget bytes, since these run fastest. The estimates include the
-// module and the loss's memory for its output.
+// module and the loss's memory for its output, for a tape of that precision.
 //
 // It returns an error if rows or steps are not positive, or the least memory exceeds
 // budget; the message has that number. It panics with a [*tensor.UseError] for a
 // bidirectional stack.
-func PlanCheckpointing(m Recurrent, rows, steps int, budget int64) (*Checkpointing, error) {
+func PlanCheckpointing(m Recurrent, rows, steps int, budget int64, precision tensor.Precision) (*Checkpointing, error) {
 	rnns, state := m.rnns(), int64(0)
 	for _, r := range rnns {
 		r.mustCarry("PlanCheckpointing")
@@ -80,7 +81,7 @@ func PlanCheckpointing(m Recurrent, rows, steps int, budget int64) (*Checkpointi
 		return nil, fmt.Errorf("nn: PlanCheckpointing: needs rows and steps, got %d and %d", rows, steps)
 	}
 	// The input, time-major, and its gradient; the output in the caller's order, with the loss.
-	step := 4 * int64(3*rows*rnns[0].in+m.passFloats(rows)+4*rows*rnns[len(rnns)-1].OutputSize())
+	step := 4 * int64(3*rows*rnns[0].in+m.passFloats(rows, precision)+4*rows*rnns[len(rnns)-1].OutputSize())
 	least := int64(math.Sqrt(float64(steps) * float64(state) / float64(step)))
 	p := &Checkpointing{Steps: steps, Whole: step * int64(steps), rnns: rnns, rows: rows}
 	p.cut(int(max(least, 1)), state, step)
@@ -110,8 +111,11 @@ func (p *Checkpointing) cut(segment int, state, step int64) {
 	p.States, p.Pass = int64(p.Segments)*state, int64(p.Segment)*step
 }
 
-func (m *RNN) passFloats(rows int) int {
-	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.inner)
+func (m *RNN) passFloats(rows int, precision tensor.Precision) int {
+	if slices.ContainsFunc(m.Weights, func(w *tensor.Param) bool { return w.Keep32 }) {
+		precision = tensor.Float32 // of one layer at least
+	}
+	scan := tensor.ScanFloats(m.Weights[0].Device(), m.cell, m.hidden, m.opt.Proj, m.opt.LayerNorm, rows, m.inner, precision)
 	outputs := m.opt.Layers // with their gradients
 	if m.opt.Residual {
 		outputs += m.opt.Layers - 1
@@ -122,10 +126,10 @@ func (m *RNN) passFloats(rows int) int {
 	return m.opt.Layers*m.Directions()*scan + outputs*2*rows*m.OutputSize()
 }
 
-func (s *Stack) passFloats(rows int) int {
+func (s *Stack) passFloats(rows int, precision tensor.Precision) int {
 	n := 0
 	for i, m := range s.Layers {
-		n += m.passFloats(rows)
+		n += m.passFloats(rows, precision)
 		if s.opt.Residual && m.in == m.OutputSize() {
 			n += 2 * rows * m.OutputSize()
 		}

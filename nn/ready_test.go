@@ -154,7 +154,7 @@ func TestOnReadyOfCheckpointing(t *testing.T) {
 	m := &summer{nn.NewLSTM(width, hidden, &nn.RNNOptions{Layers: 2, LearnState: true}), nn.NewLinear(hidden, 1, nil)}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 2, 230
-	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0, tensor.Float32)
 	if err != nil || plan.Segments < 3 {
 		t.Fatal(plan, err)
 	}

@@ -206,7 +206,7 @@ func TestCheckpointingIsExact(t *testing.T) {
 		slab := tensor.Pack(tensor.CPU(), m, 1)
 		const B, T = 2, 230
 		x := normal(1, B*T*width)
-		plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
+		plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0, tensor.Float32)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +240,7 @@ func TestCheckpointingDrawsTwiceAlike(t *testing.T) {
 		&nn.StackOptions{Dropout: 0.2}), nn.NewLinear(hidden, 1, nil)}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 1, 60
-	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0, tensor.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestCheckpointingSegmentsDrawApart(t *testing.T) {
 	m := &summer{nn.NewLSTM(width, hidden, nil), nn.NewLinear(hidden, 1, nil)}
 	tensor.Pack(tensor.CPU(), m, 1)
 	const B, T = 1, 60
-	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0)
+	plan, err := nn.PlanCheckpointing(m.RNN, B, T, 0, tensor.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestCheckpointingMemory(t *testing.T) {
 		m.RNN, m.Head = nn.NewLSTM(1, 8, nil), nn.NewLinear(8, 1, nil)
 	}
 	slab := tensor.Pack(tensor.CPU(), m, 1)
-	plan, err := nn.PlanCheckpointing(m.RNN, 1, T, 4<<20)
+	plan, err := nn.PlanCheckpointing(m.RNN, 1, T, 4<<20, tensor.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestCheckpointingMemory(t *testing.T) {
 		t.Errorf("plan: %s", text)
 	}
 	t.Log(plan, "; the tape held", tape.Bytes())
-	if _, err := nn.PlanCheckpointing(m.RNN, 1, T, 1<<10); err == nil || !strings.Contains(err.Error(), "need at least") {
+	if _, err := nn.PlanCheckpointing(m.RNN, 1, T, 1<<10, tensor.Float32); err == nil || !strings.Contains(err.Error(), "need at least") {
 		t.Errorf("a budget of 1 KiB: %v", err)
 	}
 }
@@ -338,23 +338,37 @@ func TestCheckpointingMemory(t *testing.T) {
 func TestCheckpointingMemoryOfStack(t *testing.T) {
 	s := nn.NewStack([]*nn.RNN{nn.NewGRU(8, 32, nil), nn.NewLSTM(32, 64, &nn.RNNOptions{Proj: 32}), nn.NewLSTM(32, 32, nil)},
 		&nn.StackOptions{Residual: true, Dropout: 0.1})
-	tensor.Pack(tensor.CPU(), s, 1)
+	slab := tensor.Pack(tensor.CPU(), s, 1)
 	const B, T = 4, 2000
-	plan, err := nn.PlanCheckpointing(s, B, T, 8<<20)
-	if err != nil {
-		t.Fatal(err)
+	var whole int64
+	for _, p := range []tensor.Precision{tensor.Float32, tensor.BFloat16, tensor.Float16} {
+		plan, err := nn.PlanCheckpointing(s, B, T, 8<<20, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plan.Segments < 2 || plan.Pass+plan.States > 8<<20 {
+			t.Fatal(plan)
+		}
+		tape := tensor.NewTape(tensor.CPU(), tensor.Train)
+		tape.SetPrecision(p)
+		x := normal(1, B*plan.Segment*8)
+		plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
+			y, to := s.Forward(tape.Input(x[:B*(hi-lo)*8], B, hi-lo, 8), from)
+			return tensor.SumAll(tensor.Square(y)), to
+		})
+		if held := tape.Bytes(); held > 2*plan.Pass || held < plan.Pass/2 { // the arena holds some to spare
+			t.Errorf("%v: the tape holds %d bytes, the plan says %d", p, held, plan.Pass)
+		}
+		const gates = 3*32 + 4*64 + 4*32
+		if p == tensor.Float32 {
+			whole = plan.Whole
+		} else if less := whole - plan.Whole; less != 2*gates*B*T {
+			t.Errorf("%v: %d bytes less than in float32, want %d", p, less, 2*gates*B*T)
+		}
 	}
-	if plan.Segments < 2 || plan.Pass+plan.States > 8<<20 {
-		t.Fatal(plan)
-	}
-	tape := tensor.NewTape(tensor.CPU(), tensor.Train)
-	x := normal(1, B*plan.Segment*8)
-	plan.Backward(tape, 1, 0, func(tape *tensor.Tape, from []*nn.State, lo, hi int) (*tensor.Tensor, []*nn.State) {
-		y, to := s.Forward(tape.Input(x[:B*(hi-lo)*8], B, hi-lo, 8), from)
-		return tensor.SumAll(tensor.Square(y)), to
-	})
-	if held := tape.Bytes(); held > 2*plan.Pass || held < plan.Pass/2 { // the arena holds some to spare
-		t.Errorf("the tape holds %d bytes, the plan says %d", held, plan.Pass)
+	slab.Params[0].Keep32 = true
+	if plan, err := nn.PlanCheckpointing(s, B, T, 0, tensor.BFloat16); err != nil || !(plan.Whole < whole && plan.Whole > whole-2*(4*64+4*32+1)*B*T) {
+		t.Errorf("with a layer in float32: %v, %v", plan, err)
 	}
 }
 
@@ -362,7 +376,9 @@ func TestBidirectionalStateCannotBeCarried(t *testing.T) {
 	both := nn.NewLSTM(2, 3, &nn.RNNOptions{Bidirectional: true})
 	for _, f := range []func(){
 		func() { nn.NewCarry(both, 1) },
-		func() { _, _ = nn.PlanCheckpointing(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0) },
+		func() {
+			_, _ = nn.PlanCheckpointing(nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), both}, nil), 1, 10, 0, tensor.Float32)
+		},
 	} {
 		if got := fmt.Sprint(tensor.Catch(f)); !strings.Contains(got, "from its end") {
 			t.Errorf("got %q", got)
@@ -374,7 +390,7 @@ func TestBidirectionalStateCannotBeCarried(t *testing.T) {
 func TestCheckpointingWantsEveryState(t *testing.T) {
 	s := nn.NewStack([]*nn.RNN{nn.NewGRU(2, 2, nil), nn.NewGRU(2, 2, nil)}, nil)
 	tensor.Pack(tensor.CPU(), s, 1)
-	plan, err := nn.PlanCheckpointing(s, 1, 50, 0)
+	plan, err := nn.PlanCheckpointing(s, 1, 50, 0, tensor.Float32)
 	if err != nil {
 		t.Fatal(err)
 	}

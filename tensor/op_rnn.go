@@ -214,9 +214,10 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 
 // ScanFloats returns how many numbers per step of B rows a training pass of one
 // direction keeps on dev (nil: the [CPU]): of a cell with hidden units, projection to
-// proj numbers (0: none), layer normalisation if norm, and options o.
-func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o cell.Options) int {
-	s := device.ScanSpec{Cell: kind, B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
+// proj numbers (0: none), layer normalisation if norm, and options o, with products in
+// p. Two of 16 bits count as one number.
+func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o cell.Options, p Precision) int {
+	s := device.ScanSpec{Cell: kind, Kind: device.Kind(p), B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
 	if norm {
 		s.Params[cell.NormX].N = 1
 	}

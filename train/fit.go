@@ -149,7 +149,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.Settings = settings{
 		Samples: job.Samples, Batch: o.Batch, Batches: t.batches, Accumulate: t.perStep, Seed: o.Seed, Clip: o.Clip, ClipValue: o.ClipValue, EMA: o.EMA,
 		Optimizer: t.opt.String(), Metric: job.Metric, Plateau: o.Plateau != nil,
-		Precision: o.Precision, Keep: strings.Join(o.Keep32, " "),
+		Precision: o.Precision, Keep: strings.Join(inOrder(o.Keep32), " "),
 	}
 	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
 	if o.Precision != tensor.Float32 {
@@ -541,6 +541,7 @@ func (t *trainer[B]) step() error {
 	t.scaler.Update()
 	t.Step++
 	t.Batch += n
+	t.LR = lr
 	if !taken {
 		t.Skipped++
 		t.Overflows++
@@ -555,7 +556,6 @@ func (t *trainer[B]) step() error {
 	if t.ema != nil {
 		t.ema.Update()
 	}
-	t.LR = lr
 	t.showScale()
 	if !read {
 		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())

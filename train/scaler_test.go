@@ -360,6 +360,37 @@ func TestResumeInAnotherPrecision(t *testing.T) {
 	}
 }
 
+// The order of the layers that stay in float32, and one named twice, change nothing.
+func TestResumeWithLayersInAnotherOrder(t *testing.T) {
+	run := func(dir string, epochs int, keep ...string) *Result {
+		s := DefaultSettings()
+		s.Precision, s.PrecisionKeep = tensor.BFloat16.String(), keep
+		o := newOptions()
+		o.Dir, o.Resume, o.Epochs = dir, true, epochs
+		o.Precision, o.Keep32, o.Fingerprint = tensor.BFloat16, keep, NewFingerprint(s.Fixed())
+		return fit(t, newJob(40), o)
+	}
+	dir := t.TempDir()
+	run(dir, 1, "rnn", "head")
+	if r := run(dir, 2, "head", "rnn", "head"); r.ResumedAt != 5 {
+		t.Errorf("resumed at %d", r.ResumedAt)
+	}
+}
+
+// An epoch without a step that was taken has the rate that the next one will have.
+func TestRateOfSkippedEpoch(t *testing.T) {
+	job, o := newJob(40), newOptions()
+	o.Precision, o.Epochs = tensor.Float16, 1
+	inner := job.Loss
+	job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
+		return tensor.MulScalar(inner(tape, b), float32(math.Inf(1)))
+	}
+	r := fit(t, job, o)
+	if got, want := r.History[0].LR, o.Schedule(0); r.Skipped != 5 || got != want || got == 0 {
+		t.Errorf("%d steps skipped, a rate of %v, want %v", r.Skipped, got, want)
+	}
+}
+
 // edit changes the state of a checkpoint.
 func edit(t *testing.T, dir string, f func(state map[string]any)) {
 	t.Helper()

@@ -2,6 +2,7 @@ package train
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	fields "github.com/carousel-ml/carousel/internal/settings" // package train has a type settings
@@ -59,11 +60,17 @@ func (s *Settings) FillDefaults(epochs int) {
 }
 
 // Fixed returns s without the settings that a resumed run may change: the
-// limits, and Accumulate, because a checkpoint compares its product with the
-// number of ranks.
+// limits, Accumulate, because a checkpoint compares its product with the
+// number of ranks, and the order of PrecisionKeep.
 func (s Settings) Fixed() Settings {
 	s.MaxTime, s.Patience, s.Accumulate = 0, 0, 0
+	s.PrecisionKeep = inOrder(s.PrecisionKeep)
 	return s
+}
+
+// inOrder returns the names sorted, each once, for comparing.
+func inOrder(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
 // Options returns the options of a settled run with the given number of batches

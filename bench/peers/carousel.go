@@ -26,16 +26,18 @@ const (
 	faint  = "faint"
 )
 
-// What networks compute in. Losses and the weights that are trained are float32 for both.
+// What networks compute in. Losses and the weights that are trained are float32 for all.
 const (
 	float32s  = "f32"
 	bfloat16s = "bf16"
+	float16s  = "fp16"
 )
 
 // passes is those that can be compared in a precision.
 var passes = map[string][]string{
 	float32s:  {forward, train, step, vanish, faint, language, speech, ready},
 	bfloat16s: {forward, train, step, language, speech},
+	float16s:  {forward, train, step, language, speech},
 }
 
 // ends is the passes whose gradient is at the last step only, with the size of

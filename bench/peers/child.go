@@ -148,6 +148,11 @@ func (c *child) read(stdout io.Reader) {
 	}
 }
 
+// refusedError is a request that a child answered with an error; it answers further ones.
+type refusedError struct{ command, op, why string }
+
+func (e *refusedError) Error() string { return fmt.Sprintf("%s: %s: %s", e.command, e.op, e.why) }
+
 func (c *child) receive(op string) (answer, error) {
 	select {
 	case a, ok := <-c.answers:
@@ -155,7 +160,7 @@ func (c *child) receive(op string) (answer, error) {
 		case !ok:
 			return a, fmt.Errorf("%s: %s: the process has ended", c.command, op)
 		case a.Error != "":
-			return a, fmt.Errorf("%s: %s: %s", c.command, op, a.Error)
+			return a, &refusedError{c.command, op, a.Error}
 		}
 		return a, nil
 	case <-time.After(answerTime):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -20,11 +21,12 @@ type tolerances struct {
 }
 
 // allowed is the tolerances of a precision. A number of bfloat16 is off by up to
-// 1/512 of its size, and competitors round at different places; their losses are
-// float32.
+// 1/512 of its size, one of float16 by 1/4096, and competitors round at different
+// places; their losses are float32.
 var allowed = map[string]tolerances{
 	float32s:  {1e-5, 1e-4, 1e-3},
 	bfloat16s: {5e-3, 2e-2, 5e-3},
+	float16s:  {1e-3, 5e-3, 1e-3},
 }
 
 // gradients reports whether the results of a pass are gradients.
@@ -88,6 +90,7 @@ type contest struct {
 	scratch   string
 	peak      float64 // the best so far, GFLOP/s
 	note      func(format string, args ...any)
+	missing   []string // who is left out of a pass, and why
 }
 
 // shape runs the passes of a shape.
@@ -139,29 +142,52 @@ func (c *contest) problem(ctx context.Context, q *problem, passes []string) ([]R
 	return rows, nil
 }
 
+// leaveOut notes that p has no part in a pass or a measurement of a shape, if that is
+// what err says.
+func (c *contest) leaveOut(p competitor, shape, what string, err error) bool {
+	var refused *refusedError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	c.missing = append(c.missing, fmt.Sprintf("%s %s without %s: %s", shape, what, p.name(), refused.why))
+	c.note("%s", c.missing[len(c.missing)-1])
+	return true
+}
+
+// results computes a pass once with each competitor. Those that cannot, as PyTorch
+// in 16 bits on processors without instructions for them, are left out.
+func (c *contest) results(q *problem, pass string, in []competitor) (able []competitor, results [][]float32, err error) {
+	for _, p := range in {
+		v, err := p.result(pass)
+		switch {
+		case err == nil:
+			able, results = append(able, p), append(results, slices.Clone(v))
+		case !c.leaveOut(p, q.shape.Name, pass, err):
+			return nil, nil, err
+		}
+	}
+	return able, results, nil
+}
+
 // pass compares the results of the competitors and then times them in turn.
 func (c *contest) pass(ctx context.Context, q *problem, pass string, in []competitor) ([]Row, error) {
-	rows := make([]Row, len(in)-1)
-	for i, p := range in[1:] {
-		rows[i] = Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true}
+	found := map[competitor]*Row{}
+	for _, p := range in {
+		found[p] = &Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true}
 	}
 	for _, part := range q.compared(pass) {
-		own, err := in[0].result(part)
-		if err != nil {
+		able, results, err := c.results(q, part, in)
+		if err != nil || len(able) < 2 {
 			return nil, err
 		}
-		own = slices.Clone(own)
+		in = able
 		for i, p := range in[1:] {
-			theirs, err := p.result(part)
-			if err != nil {
-				return nil, err
-			}
-			r := &rows[i]
+			r := found[p]
 			r.Uses, r.PeerUses = in[0].uses(), p.uses()
 			if !r.Agrees {
 				continue // it shows the first difference
 			}
-			if r.Difference = q.difference(part, own, theirs); math.IsNaN(r.Difference) {
+			if r.Difference = q.difference(part, results[0], results[1+i]); math.IsNaN(r.Difference) {
 				r.Difference = math.MaxFloat64 // JSON has no NaN
 			}
 			r.Agrees = r.Difference <= allowed[c.precision].of(part)
@@ -173,11 +199,13 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	}
 	flop := q.flop(pass)
 	good, steady := c.steady(rounds)
-	for i := range rows {
-		r := &rows[i]
+	var rows []Row
+	for i, p := range in[1:] {
+		r := found[p]
 		r.fill(good, i+1)
 		r.Rejected, r.Steady = len(rounds)-len(good), steady
 		r.GFlops, r.PeerGFlops = 1e-6*flop/r.Ms, 1e-6*flop/r.PeerMs
+		rows = append(rows, *r)
 	}
 	return rows, nil
 }
@@ -261,10 +289,12 @@ func (c *contest) memory(s bench.Shape) ([]Memory, error) {
 			continue
 		}
 		n, err := p.memory(q, dir)
-		if err != nil {
+		switch {
+		case err == nil:
+			list = append(list, Memory{s.Name, p.name(), n})
+		case !c.leaveOut(p, s.Name, "memory", err):
 			return nil, fmt.Errorf("memory: %w", err)
 		}
-		list = append(list, Memory{s.Name, p.name(), n})
 	}
 	return list, nil
 }

@@ -122,7 +122,8 @@ type learner struct {
 	q     *problem
 	tape  *tensor.Tape
 	opt   *optim.Optimizer
-	carry *nn.Carry // of language
+	scale *optim.GradScaler // of float16
+	carry *nn.Carry         // of language
 }
 
 func newLearner(q *problem, pass string, precision tensor.Precision) *learner {
@@ -156,6 +157,9 @@ func newLearner(q *problem, pass string, precision tensor.Precision) *learner {
 	m.tape = tensor.NewTape(slab.Device(), tensor.Train)
 	m.tape.SetPrecision(precision)
 	m.opt = optim.NewAdamW(slab, nil)
+	if precision == tensor.Float16 {
+		m.scale = optim.NewGradScaler(nil)
+	}
 	if pass == language {
 		m.carry = nn.NewCarry(m.RNN, s.B)
 	}
@@ -166,9 +170,11 @@ func newLearner(q *problem, pass string, precision tensor.Precision) *learner {
 func (m *learner) step() float32 {
 	m.tape.Reset()
 	loss := m.loss()
-	loss.Backward()
+	m.scale.Scale(loss).Backward()
+	m.scale.Unscale(m.opt)
 	m.opt.ClipNorm(1)
-	m.opt.Step(1e-3)
+	m.scale.Step(m.opt, 1e-3)
+	m.scale.Update()
 	return loss.Item()
 }
 

@@ -6,8 +6,8 @@
 //	go run ./bench/peers --precision bf16 --passes forward,step
 //
 // ONNX Runtime is the npm package onnxruntime-node; PyTorch is whatever the
-// named interpreters import as torch. A peer that does not start is left out
-// with a note.
+// named interpreters import as torch. A peer that does not start, or cannot compute
+// a pass on this machine, is left out with a note.
 package main
 
 import (
@@ -35,6 +35,7 @@ type Report struct {
 	Names   []string `json:"competitors"`
 	Rows    []Row    `json:"rows"`
 	Memory  []Memory `json:"memory"`
+	Missing []string `json:"missing,omitempty"` // who is left out of a pass, and why
 }
 
 // Machine describes where a run took place.
@@ -97,7 +98,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
 	flags.Var(&o.passes, "passes", "forward, train, step, vanish, faint, language, speech, ready (default all that the precision has)")
-	flags.StringVar(&o.precision, "precision", float32s, "f32 or bf16: what networks compute in, PyTorch's bf16 by autocast; bf16 is compared with Carousel's own f32 too, and is without the passes vanish, faint and ready")
+	flags.StringVar(&o.precision, "precision", float32s, "f32, bf16 or fp16: what networks compute in, PyTorch by autocast; 16 bits are compared with f32 too, and are without the passes vanish, faint and ready")
 	flags.StringVar(&o.models, "models", "", "`directory` of the models of the pass ready: silero_vad.onnx, melspectrogram.onnx, embedding_model.onnx, alexa_v0.1.onnx")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
@@ -130,7 +131,7 @@ func (o *options) check(rest []string) error {
 	}
 	offered := passes[o.precision]
 	if offered == nil {
-		return fmt.Errorf("--precision %s: choose f32 or bf16", o.precision)
+		return fmt.Errorf("--precision %s: choose f32, bf16 or fp16", o.precision)
 	}
 	if err := subset("--passes", &o.passes, offered); err != nil {
 		return err
@@ -187,7 +188,7 @@ func run(ctx context.Context, o *options) (agree bool, err error) {
 	if err := c.play(ctx, o, r); err != nil {
 		return false, err
 	}
-	r.Machine.Peak = c.peak
+	r.Machine.Peak, r.Missing = c.peak, c.missing
 	for i := range r.Rows {
 		r.Rows[i].PeakShare = r.Rows[i].GFlops / c.peak
 	}
@@ -209,8 +210,8 @@ func run(ctx context.Context, o *options) (agree bool, err error) {
 // if it is not float32, float32 too.
 func own(o *options) []competitor {
 	list := []competitor{newCarousel(o.threads, tensor.Float32)}
-	if o.precision == bfloat16s {
-		list = slices.Insert(list, 0, competitor(newCarousel(o.threads, tensor.BFloat16)))
+	if p, _ := tensor.ParsePrecision(o.precision); p != tensor.Float32 {
+		list = slices.Insert(list, 0, competitor(newCarousel(o.threads, p)))
 	}
 	return list
 }
@@ -230,12 +231,20 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 		c, err := onnxruntime(o.node, o.ort, scratch, o.threads)
 		add("ONNX Runtime", c, err)
 	}
+	modes := []string{o.precision}
+	switch {
+	case o.precision != float32s:
+		modes = append(modes, float32s)
+	case slices.Contains(o.passes, vanish) || slices.Contains(o.passes, faint):
+		modes = append(modes, flushing)
+	}
 	for _, python := range o.python {
-		c, err := pytorch(python, scratch, o.threads, o.precision)
-		add("PyTorch of "+python, c, err)
-		if err == nil && (slices.Contains(o.passes, vanish) || slices.Contains(o.passes, faint)) {
-			c, err = pytorch(python, scratch, o.threads, flushing)
-			add("PyTorch of "+python+", "+flushing, c, err)
+		for _, mode := range modes {
+			c, err := pytorch(python, scratch, o.threads, mode)
+			add("PyTorch of "+python+", "+mode, c, err)
+			if err != nil {
+				break
+			}
 		}
 	}
 	return peers

@@ -29,13 +29,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// fakePeer answers with Carousel's own results, outputs off by 1, at 5 ms a call.
+// fakePeer answers with p in place of outputs, at 5 ms a call, and refuses steps.
 func fakePeer() {
 	say := func(a any) {
 		text, _ := json.Marshal(a)
 		fmt.Println(string(text))
 	}
-	say(answer{Name: "fake 1.0", Passes: []string{forward}})
+	say(answer{Name: "fake 1.0", Passes: []string{forward, step}})
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		var r request
@@ -47,6 +47,10 @@ func fakePeer() {
 		case "run":
 			say(answer{Ms: slices.Repeat([]float64{5}, r.Calls)})
 		case "save":
+			if r.Which == step {
+				say(answer{Error: "no primitive"})
+				continue
+			}
 			x, _ := os.ReadFile(filepath.Join(filepath.Dir(r.File), "p.f32"))
 			err := os.WriteFile(r.File, x, 0o644)
 			say(answer{Uses: "fake kernels", Error: map[bool]string{false: "cannot write"}[err == nil]})
@@ -105,14 +109,16 @@ func TestContest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer peer.quit()
 	c := &contest{all: []competitor{newCarousel(1, tensor.Float32), peer}, threads: 1, rounds: 1, precision: bfloat16s, scratch: t.TempDir(), note: t.Logf}
-	rows, err := c.shape(t.Context(), small, []string{forward, train})
+	rows, err := c.shape(t.Context(), small, []string{forward, train, step})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(rows) != 1 {
 		t.Fatalf("%d rows: nobody but Carousel trains", len(rows))
+	}
+	if len(c.missing) != 1 || !strings.HasPrefix(c.missing[0], "small step without fake 1.0: ") || !strings.HasSuffix(c.missing[0], ": no primitive") {
+		t.Errorf("left out: %q", c.missing)
 	}
 	r := rows[0]
 	if r.Uses != tensor.CPU().Name() || r.PeerUses != "fake kernels" {
@@ -122,9 +128,19 @@ func TestContest(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	var text strings.Builder
-	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}}).print(&text)
-	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") {
+	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}, Missing: c.missing}).print(&text)
+	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") || !strings.HasSuffix(text.String(), ": no primitive\n") {
 		t.Error(text.String())
+	}
+	// Those who can compute the pass are still compared.
+	c.all = append(own(&options{threads: 1, precision: bfloat16s}), peer)
+	if rows, err = c.shape(t.Context(), small, []string{step}); err != nil || len(rows) != 1 || rows[0].Peer != c.all[1].name() || !rows[0].Agrees || len(c.missing) != 2 {
+		t.Errorf("with one that cannot: %+v, %v, left out %q", rows, err, c.missing)
+	}
+	// One that has ended is no such case.
+	peer.quit()
+	if _, err := c.shape(t.Context(), small, []string{forward}); err == nil {
+		t.Error("a peer that has ended is left out")
 	}
 	left, err := os.ReadDir(c.scratch)
 	if err != nil || len(left) > 0 {
@@ -303,12 +319,18 @@ func TestLessons(t *testing.T) {
 	}
 }
 
-// In bfloat16 the same problem gives nearly the same results, which are compared with float32's too.
+// In 16 bits the same problem gives nearly the same results, which are compared with float32's too.
 func TestPrecision(t *testing.T) {
+	for _, precision := range []string{bfloat16s, float16s} {
+		t.Run(precision, func(t *testing.T) { testPrecision(t, precision) })
+	}
+}
+
+func testPrecision(t *testing.T, precision string) {
 	defer par.SetWorkers(0)
 	q := newProblem(small)
-	list := own(&options{threads: 1, precision: bfloat16s})
-	if len(list) != 2 || !strings.HasSuffix(list[0].name(), " bf16") || strings.HasSuffix(list[1].name(), " bf16") {
+	list := own(&options{threads: 1, precision: precision})
+	if len(list) != 2 || !strings.HasSuffix(list[0].name(), " "+precision) || strings.HasSuffix(list[1].name(), " "+precision) {
 		t.Fatalf("competitors: %v", list)
 	}
 	for _, p := range list {
@@ -331,14 +353,14 @@ func TestPrecision(t *testing.T) {
 			}
 			both[i] = slices.Clone(values)
 		}
-		if d := q.difference(pass, both[0], both[1]); d == 0 || !(d <= allowed[bfloat16s].of(pass)) {
-			t.Errorf("%s: bfloat16 is %g from float32", pass, d)
+		if d := q.difference(pass, both[0], both[1]); d == 0 || !(d <= allowed[precision].of(pass)) {
+			t.Errorf("%s: it is %g from float32", pass, d)
 		}
 	}
 }
 
 func TestOptions(t *testing.T) {
-	for precision, n := range map[string]int{float32s: 8, bfloat16s: 5} {
+	for precision, n := range map[string]int{float32s: 8, bfloat16s: 5, float16s: 5} {
 		o := &options{threads: 2, rounds: 3, shapes: list{"A"}, precision: precision, ort: "x"}
 		if err := o.check(nil); err != nil || len(o.passes) != n || o.python[0] != "python3" {
 			t.Errorf("%+v: %v", o, err)

@@ -30,6 +30,12 @@ func (r *Report) print(w io.Writer) {
 	for _, x := range r.Memory {
 		fmt.Fprintf(w, "| %s | %s | %.0f |\n", x.Shape, x.Name, float64(x.Bytes)/1e6)
 	}
+	if len(r.Missing) > 0 {
+		fmt.Fprintf(w, "\nLeft out:\n\n")
+	}
+	for _, why := range r.Missing {
+		fmt.Fprintf(w, "- %s\n", why)
+	}
 }
 
 func milliseconds(x float64) string {

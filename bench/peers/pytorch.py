@@ -16,7 +16,8 @@ from torch import nn
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
 torch.set_num_threads(int(sys.argv[1]))
-mode = sys.argv[2]  # f32, bf16 or flushing
+mode = sys.argv[2]  # f32, bf16, fp16 or flushing
+sixteen = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mode)
 torch.set_flush_denormal(mode == "flushing")  # holds for this thread alone, not for those that help it
 
 
@@ -43,7 +44,7 @@ def status(key):
 
 def precision():
     """Networks compute in it; losses, backward passes and optimizers are outside."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=mode == "bf16")
+    return torch.autocast("cpu", dtype=sixteen or torch.bfloat16, enabled=sixteen is not None)
 
 
 @contextlib.contextmanager
@@ -154,9 +155,17 @@ class Peer:
         return new
 
     def learn(self, loss):
-        loss.backward()
+        if self.scaler:
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimizer)
+        else:
+            loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1)
-        self.optimizer.step()
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
         return [loss.detach()]
 
     def tokens(self, *dims):
@@ -185,6 +194,7 @@ class Peer:
 
     def optimize(self):
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, weight_decay=0)
+        self.scaler = torch.amp.GradScaler("cpu") if mode == "fp16" else None  # PyTorch 1 has none for the CPU
 
     def run(self, which, warm, calls, **_):
         f = getattr(self, which)
@@ -229,7 +239,7 @@ def main():
         sys.stdout.flush()
 
     all, ends = ["forward", "train", "step", "language", "speech"], ["vanish", "faint"]
-    suffix, passes = {"f32": ("", all + ends), "bf16": (" bf16", all), "flushing": (" flushing", ends)}[mode]
+    suffix, passes = {"f32": ("", all + ends), "bf16": (" bf16", all), "fp16": (" fp16", all), "flushing": (" flushing", ends)}[mode]
     say({"name": "torch " + torch.__version__ + suffix, "passes": passes})
     peer = Peer()
     for line in sys.stdin:
