@@ -217,7 +217,8 @@ func slotBlock(x, state *Tensor, slot int, put bool) device.PermuteSpec {
 // proj numbers (0: none), layer normalisation if norm, and options o, with products in
 // p. Two of 16 bits count as one number.
 func ScanFloats(dev *Device, kind cell.Kind, hidden, proj int, norm bool, B int, o cell.Options, p Precision) int {
-	s := device.ScanSpec{Cell: kind, Kind: device.Kind(p), B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
+	s := device.ScanSpec{Cell: kind, B: B, H: hidden, Proj: proj, Keep: true, CellOptions: device.CellOptions{Options: o}}
+	s.Kinds[cell.W] = device.Kind(p)
 	if norm {
 		s.Params[cell.NormX].N = 1
 	}

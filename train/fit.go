@@ -140,6 +140,18 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, err
 	}
 	t.infer = tensor.NewTape(t.slab.Device(), tensor.Infer)
+	if o.Precision == tensor.Int8 {
+		t.infer.SetPrecision(o.Precision)
+	}
+	if o.From != "" {
+		from, err := model.Open(o.From)
+		if err == nil {
+			err = from.Load(t.slab)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	if o.EMA > 0 {
 		t.ema = optim.NewEMA(t.slab, o.EMA)
 	}

@@ -26,7 +26,8 @@ type Settings struct {
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
 
-	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16" group:"Training" help:"numbers that the products of training compute with; weights, sums and validation keep 32 bits"`
+	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16,int8" group:"Training" help:"numbers that the products of training compute with; weights and sums keep 32 bits. int8 rounds as quantize does, so that the weights learn to be rounded"`
+	From          string   `json:"from,omitempty" value:"dir" group:"Training" help:"model directory whose weights the training begins from; its network must be the same"`
 	PrecisionKeep []string `json:"precision_keep" group:"Training" help:"names of parameters, or their beginnings, whose products stay f32"`
 }
 
@@ -43,7 +44,7 @@ func (s *Settings) Validate() error {
 		return err
 	}
 	if len(s.PrecisionKeep) > 0 && s.Precision == tensor.Float32.String() {
-		return errors.New("precision_keep: all products are f32 already; set precision to bf16 or fp16, or leave precision_keep out")
+		return errors.New("precision_keep: all products are f32 already; set precision to bf16, fp16 or int8, or leave precision_keep out")
 	}
 	return nil
 }
@@ -82,7 +83,7 @@ func (s *Settings) Options(batches int, run *Run) *Options {
 		Epochs: s.Epochs, MaxTime: s.MaxTime, Clip: float32(s.Clip), EMA: s.EMA, Patience: max(s.Patience, 0), Accumulate: s.Accumulate, Seed: s.Seed,
 	}
 	o.Precision, _ = tensor.ParsePrecision(s.Precision) // Validate refuses others
-	o.Keep32 = s.PrecisionKeep
+	o.Keep32, o.From = s.PrecisionKeep, s.From
 	total := o.TotalSteps(batches)
 	if total > 0 {
 		o.EMA = min(o.EMA, max(0, 1-10/float64(total)))

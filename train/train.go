@@ -181,7 +181,8 @@ type Options struct {
 	Seed uint64 // of the data order and dropout
 
 	// Precision is what the products of training passes compute with; the zero value
-	// is float32. Validation computes in float32 with the weights that are saved.
+	// is float32. Validation computes in float32 with the weights that are saved, or with
+	// tensor.Int8 likewise in 8 bits.
 	// Under tensor.Float16 an optim.GradScaler scales the loss: a step whose gradient,
 	// over all its batches and ranks, is not finite is skipped. It counts as a step
 	// everywhere (Steps, CheckpointEvery, data order, dropout) but for the weights,
@@ -189,6 +190,7 @@ type Options struct {
 	// end the run.
 	Precision tensor.Precision
 	Keep32    []string                 // names of parameters, or their beginnings, whose products stay float32 (Param.Keep32)
+	From      string                   // model directory whose weights a run begins from, unless it is resumed; "": the weights as they are
 	Scaler    *optim.GradScalerOptions // for tensor.Float16; nil: PyTorch's
 
 	Run
