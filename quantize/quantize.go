@@ -54,7 +54,7 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 			one.rest = wanted
 		}
 	}
-	q.Report = &Report{Task: m.Kind.Name, Asked: *o, Kernels: tensor.CPU().Name(), Processor: bench.CPUName()}
+	q.Report = &Report{Task: m.Kind.Name, Asked: *o, Kernels: kernels(), Processor: bench.CPUName()}
 	if err := q.choose(ctx, calibration, rows); err != nil {
 		return nil, err
 	}

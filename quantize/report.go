@@ -1,11 +1,14 @@
 package quantize
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
 
+	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Verdict is the judgement of a quantized model.
@@ -51,6 +54,34 @@ type Matrix struct {
 	Error     float64  `json:"error"`          // norm of what rounding changes, by the norm of the matrix
 	Cost      *float64 `json:"cost,omitempty"` // share of the accuracy on the calibration rows that its rounding alone costs, where that was measured
 }
+
+// ReportOf returns the report in the directory of a quantized model; nil for another model.
+func ReportOf(d *model.Dir) (*Report, error) {
+	if !d.Has(ReportFile) {
+		return nil, nil
+	}
+	text, err := d.Read(ReportFile)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{}
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, &model.FileError{File: d.File(ReportFile), Problem: "not a report of a quantization: " + err.Error(), Err: err}
+	}
+	return r, nil
+}
+
+// Here says that this machine lacks the kernels of the machine of the verdict; "" if it has them.
+// Results are the same on every machine.
+func (r *Report) Here() string {
+	if here := kernels(); r.Kernels != here {
+		return fmt.Sprintf("the model was judged with the kernels %s (%s), and here are %s: times differ from the report's, results do not", r.Kernels, r.Processor, here)
+	}
+	return ""
+}
+
+// kernels names the kernel set of this machine, and its products in 8 bits.
+func kernels() string { return tensor.CPU().Name() }
 
 // slower is the ratio of speeds below which a model counts as slower: what is between it and 1 is noise.
 const slower = 0.97

@@ -16,23 +16,26 @@ import (
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
 // inspection is the result of inspect.
 type inspection struct {
-	Path       string            `json:"path"`              // what was inspected
-	Kind       string            `json:"kind"`              // "model" or "weights"
-	Task       string            `json:"task,omitempty"`    // the task of the model
-	Version    string            `json:"version,omitempty"` // of the carousel that wrote it
-	Parameters int               `json:"parameters"`        // numbers in all tensors
-	Layers     []layer           `json:"layers"`            // tensors by the layer that they belong to
-	Data       any               `json:"data,omitempty"`    // the data that the model needs, if its task describes it
-	Config     any               `json:"config,omitempty"`  // the settings of its training
-	Notes      []string          `json:"notes,omitempty"`   // what to know of the model, a sentence each
-	History    []train.Record    `json:"history,omitempty"` // by epoch
-	Meta       map[string]string `json:"meta,omitempty"`    // notes in the file of weights, by name
+	Path       string            `json:"path"`                // what was inspected
+	Kind       string            `json:"kind"`                // "model" or "weights"
+	Task       string            `json:"task,omitempty"`      // the task of the model
+	Version    string            `json:"version,omitempty"`   // of the carousel that wrote it
+	Parameters int               `json:"parameters"`          // numbers in all tensors
+	Layers     []layer           `json:"layers"`              // tensors by the layer that they belong to
+	Data       any               `json:"data,omitempty"`      // the data that the model needs, if its task describes it
+	Config     any               `json:"config,omitempty"`    // the settings of its training
+	Notes      []string          `json:"notes,omitempty"`     // what to know of the model, a sentence each
+	Quantized  *quantize.Report  `json:"quantized,omitempty"` // of a quantized model, the report of its quantization
+	History    []train.Record    `json:"history,omitempty"`   // by epoch
+	Meta       map[string]string `json:"meta,omitempty"`      // notes in the file of weights, by name
 }
 
 // layer is the tensors that share a prefix.
@@ -44,8 +47,9 @@ type layer struct {
 }
 
 type tensorInfo struct {
-	Name  string `json:"name"`  // whole name
-	Shape []int  `json:"shape"` // dimensions
+	Name      string `json:"name"`                // whole name
+	Shape     []int  `json:"shape"`               // dimensions
+	Precision string `json:"precision,omitempty"` // what it rests in, if that is not float32: int8, bf16 or fp16
 }
 
 func (a *app) inspectCommand() *cobra.Command {
@@ -101,6 +105,9 @@ func (a *app) inspect(path string) (*inspection, error) {
 		}
 		in.Task, in.Config, in.Data, in.Notes = k.Name, m.Settings(), m.Wants(), m.Notes()
 	}
+	if in.Quantized, err = quantize.ReportOf(dir); err != nil {
+		return nil, err
+	}
 	in.History, err = train.ReadHistory(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -127,7 +134,11 @@ func (in *inspection) addLayers(f *model.File) {
 		l := layer{Name: name, What: describeLayer(groups[name])}
 		for _, t := range groups[name] {
 			l.Parameters += max(len(t.Data), len(t.Ints))
-			l.Tensors = append(l.Tensors, tensorInfo{t.Name, t.Dims})
+			info := tensorInfo{Name: t.Name, Shape: t.Dims}
+			if t.Rest != tensor.Float32 {
+				info.Precision = t.Rest.String()
+			}
+			l.Tensors = append(l.Tensors, info)
 		}
 		in.Parameters += l.Parameters
 		in.Layers = append(in.Layers, l)
@@ -187,11 +198,18 @@ func (in *inspection) print(w io.Writer) {
 		fmt.Fprintf(w, "  %s: %s\n", orDash(l.Name), orDash(l.What))
 		for _, t := range l.Tensors {
 			_, base, _ := cutLast(t.Name, ".")
-			fmt.Fprintf(w, "    %-24s %s\n", base, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", " x "))
+			line := fmt.Sprintf("    %-24s %-16s %s", base, strings.ReplaceAll(fmt.Sprint(t.Shape), " ", " x "), t.Precision)
+			fmt.Fprintln(w, strings.TrimRight(line, " "))
 		}
 	}
 	printPairs(w, "Data", in.Data)
 	printPairs(w, "Settings", in.Config)
+	if in.Quantized != nil {
+		fmt.Fprintf(w, "\nQuantized\n  %s\n", in.Quantized.Summary().Verdict)
+		if text := in.Quantized.Here(); text != "" {
+			fmt.Fprintf(w, "  %s\n", text)
+		}
+	}
 	printHistory(w, in.History)
 	for _, n := range in.Notes {
 		fmt.Fprintf(w, "\nNote: %s\n", n)

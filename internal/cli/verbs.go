@@ -12,6 +12,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/task"
 )
 
@@ -73,6 +74,11 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 		m, err := k.Open(dir)
 		if err != nil {
 			return err
+		}
+		if r, err := quantize.ReportOf(dir); err != nil {
+			return err
+		} else if r != nil && r.Here() != "" {
+			a.remark(r.Here())
 		}
 		return runs[k](c.Context(), dir, m)
 	}
