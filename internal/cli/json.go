@@ -11,6 +11,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/bench"
 	"github.com/carousel-ml/carousel/internal/explain"
 	"github.com/carousel-ml/carousel/internal/result"
+	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/forecast"
 	"github.com/carousel-ml/carousel/task/generate"

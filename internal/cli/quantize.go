@@ -123,7 +123,7 @@ func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring a
 		} else if same {
 			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --data %s; give other rows, since those of the verdict must not choose anything", calibrate, text)
 		}
-		if err := file.Set(calibrate); err != nil {
+		if err := file.Assign(calibrate); err != nil {
 			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
 		}
 		c, err := m.Read(ctx, files, task.All, scoring)
@@ -131,7 +131,7 @@ func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring a
 			return nil, nil, err
 		}
 		calibration = &quantize.Rows{Data: c, Part: task.All}
-		return calibration, rows, file.Set(text)
+		return calibration, rows, file.Assign(text)
 	case part == task.Test && m.Remembers() && d.Has(task.Validation):
 		calibration = &quantize.Rows{Data: d, Part: task.Validation}
 	}
