@@ -79,7 +79,7 @@ an event.
 			return a.emit("detect-anomalies", found, func(w io.Writer) { printSummary(w, s) })
 		},
 	}
-	given = dataFlags(c.Flags(), &files, &o)
+	given = dataFlags(c.Flags(), nil, &files, &o)
 	f := c.Flags()
 	f.StringVar(&calibration, "calibration", "", "table whose validation rows say what is ordinary, such as the `file` of the training (default: --data)")
 	f.StringVar(&part, "split-part", "", "`part` of the data to look at: test (all rows that are new to the model), validation, train or all (empty: test)")

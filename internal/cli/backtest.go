@@ -44,7 +44,7 @@ the model is trained anew on all rows before each origin.`,
 			return a.emit("backtest", e, func(w io.Writer) { printSummary(w, e.Summary()) })
 		},
 	}
-	given = dataFlags(c.Flags(), &files, &o)
+	given = dataFlags(c.Flags(), nil, &files, &o)
 	return c
 }
 

@@ -41,7 +41,7 @@ character.`,
 // evaluate scores models of a task.
 func (a *app) evaluate(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, o := k.Files(), k.Evaluating()
-	given := dataFlags(flags, files, o)
+	given := dataFlags(flags, nil, files, o)
 	part := flags.String("split-part", "", "`part` of the data: train, validation (those of the model's training), test (all other rows) or all (empty: test, or validation if there is nothing else)")
 	return func(ctx context.Context, _ *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, o); err != nil {

@@ -46,7 +46,7 @@ writes it nevertheless, with the verdict in it.`,
 // quantize rounds models of a task.
 func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, scoring, o := k.Files(), k.Evaluating(), quantize.DefaultOptions()
-	given := dataFlags(flags, files, scoring, o)
+	given := dataFlags(flags, []string{"out"}, files, scoring, o)
 	out := flags.String("out", "", "`directory` of the quantized model")
 	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows: which matrices rest in more bits is chosen on it")
 	force := flags.Bool("force", false, "write the model also if it is refused")

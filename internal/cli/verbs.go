@@ -162,9 +162,8 @@ func (o *options) resolve() error {
 }
 
 // dataFlags makes the flags of the files that a model is applied to, those of
-// files whose names begin with data.
-func dataFlags(flags *pflag.FlagSet, files any, more ...any) *options {
-	var without []string
+// files whose names begin with data, and of the settings of more, without some names.
+func dataFlags(flags *pflag.FlagSet, without []string, files any, more ...any) *options {
 	for _, one := range settings.List(files) {
 		if !strings.HasPrefix(one.Name, "data") {
 			without = append(without, one.Name)
