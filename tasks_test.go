@@ -38,6 +38,7 @@ func TestMistakesAreErrors(t *testing.T) {
 			"evaluate nothing":             func() error { _, err := m.Evaluate(t.Context(), nil, task.All, nil); return err },
 			"evaluate another's":           func() error { _, err := m.Evaluate(t.Context(), strangeData{}, task.All, nil); return err },
 			"predict by another's options": func() error { _, err := m.Predict(t.Context(), task.Input{File: "none"}, strangeData{}); return err },
+			"tally another's":              func() error { _, err := m.Tally(t.Context(), strangeData{}, task.All, nil); return err },
 			"probe another's":              func() error { _, err := probeOf(t, m, strangeData{}); return err },
 		}
 		for of, d := range map[string]task.Data{"keywords": &keywords.Data{}, "transcribe": &transcribe.Data{}} {

@@ -87,6 +87,7 @@ type Data interface {
 //	Illustrate(ctx, *Data, *Evaluation) ([]report.Section, error)   further sections for the report of its training
 //	Remembers() bool; Recognise(ctx, Data) error   of an embedded [Memory]
 //	Probe(ctx, *Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)   the loss of a batch, for explain gradients
+//	Tally(ctx, *Data, Part, *EvaluateOptions) (*Tally, error)   the main figure of Evaluate by row, to compare models
 //	Parts(ctx, Input, *PredictOptions) iter.Seq2[P, error]   a prediction in parts while it is computed, as [Trained.Parts] describes
 //	String() string   the kind of network in a few words
 //	Wants() *W   the data it needs, of any struct W; inspect prints its fields
@@ -236,6 +237,7 @@ type Kind struct {
 
 	illustrate func(ctx context.Context, m Model, d Data, e Evaluation) ([]report.Section, error)
 	probe      func(ctx context.Context, m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error)
+	tally      func(ctx context.Context, m Model, d Data, part Part, options any) (*Tally, error)
 	parts      func(ctx context.Context, m Model, in Input, options any) iter.Seq2[Prediction, error]
 	settings   func(m Model) Config
 	forFiles   func(files any, cfg Config)
@@ -305,6 +307,9 @@ func New[F, C any, D Data, M interface {
 	type prober interface {
 		Probe(context.Context, D, int) (func(*tensor.Tape) *tensor.Tensor, error)
 	}
+	type tallier interface {
+		Tally(context.Context, D, Part, *EO) (*Tally, error)
+	}
 	type divided interface {
 		Parts(context.Context, Input, *PO) iter.Seq2[P, error]
 	}
@@ -325,6 +330,11 @@ func New[F, C any, D Data, M interface {
 	if _, ok := any(m).(prober); ok {
 		k.probe = func(ctx context.Context, m Model, d Data, rows int) (func(*tensor.Tape) *tensor.Tensor, error) {
 			return m.(prober).Probe(ctx, as[D](d, "data"), rows)
+		}
+	}
+	if _, ok := any(m).(tallier); ok {
+		k.tally = func(ctx context.Context, m Model, d Data, part Part, options any) (*Tally, error) {
+			return m.(tallier).Tally(ctx, as[D](d, "data"), part, optional[*EO](options))
 		}
 	}
 	if _, ok := any(m).(divided); ok {
@@ -536,17 +546,38 @@ func (m *Trained) PartOf(d Data) (Part, error) {
 // returns it, or nil. A part without samples and invalid options are a
 // *data.InputError; a cancelled ctx returns its error.
 func (m *Trained) Evaluate(ctx context.Context, d Data, part Part, options any) (Evaluation, error) {
+	part, err := m.toScore(d, part)
+	if err != nil {
+		return nil, err
+	}
+	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
+}
+
+// Tally returns the main figure of [Trained.Evaluate] and what each row contributes to
+// it, without the baselines. The arguments and errors are those of Evaluate; a task
+// without Tally is an error.
+func (m *Trained) Tally(ctx context.Context, d Data, part Part, options any) (*Tally, error) {
+	if m.Kind.tally == nil {
+		return nil, fmt.Errorf("models of task %q cannot be compared by row: the task has no Tally", m.Kind.Name)
+	}
+	part, err := m.toScore(d, part)
+	if err != nil {
+		return nil, err
+	}
+	return guard(func() (*Tally, error) { return m.Kind.tally(ctx, m.Model, d, part, options) })
+}
+
+// toScore returns the part that is scored for a part that a caller gives. A part
+// without samples is a *data.InputError.
+func (m *Trained) toScore(d Data, part Part) (Part, error) {
 	part, err := ParsePart(string(part), "")
 	if err == nil && part == "" && d != nil {
 		part, err = m.PartOf(d)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && d != nil && !d.Has(part) {
+		err = data.Errorf("there is nothing to score in the part %q of the data%s", part, presentParts(d))
 	}
-	if d != nil && !d.Has(part) {
-		return nil, data.Errorf("there is nothing to score in the part %q of the data%s", part, presentParts(d))
-	}
-	return guard(func() (Evaluation, error) { return m.Kind.evaluate(ctx, m.Model, d, part, options) })
+	return part, err
 }
 
 // presentParts names the parts that data have.

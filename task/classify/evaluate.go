@@ -69,14 +69,7 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	defer tensor.Recover(&err)
 	task.NeedData(d, "classify: Evaluate")
 	texts := d.Of(part)
-	if len(texts) == 0 {
-		return nil, data.InFile(d.file, data.Errorf("there is no text to score"))
-	}
-	c := encode(ctx, texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	network, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
+	c, network, err := m.scored(ctx, d, texts)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +90,42 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	e.Notes = append(e.Notes, m.cutNote(c.cut)...)
 	e.Verdict = verdict(e)
 	return e, nil
+}
+
+// Tally returns the accuracy of [Model.Evaluate] by text: 1 or 0, and 1. Its errors are
+// those of Evaluate.
+func (m *Model) Tally(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "classify: Tally")
+	c, p, err := m.scored(ctx, d, d.Of(part))
+	if err != nil {
+		return nil, err
+	}
+	if m.share > 0 {
+		p = m.mixed(p, m.linear.logProbabilities(c))
+	}
+	t := &task.Tally{Name: "accuracy", Higher: true, Of: func(s []float64) float64 { return s[0] / s[1] }}
+	for i, row := range p {
+		one := []float64{0, 1}
+		if c.right(i, decide(row, m.several()), m.several()) {
+			one[0] = 1
+		}
+		t.Rows = append(t.Rows, one)
+	}
+	return t, nil
+}
+
+// scored returns texts as a corpus and the network's log-probabilities for them.
+func (m *Model) scored(ctx context.Context, d *Data, texts []data.Example) (*corpus, [][]float64, error) {
+	if len(texts) == 0 {
+		return nil, nil, data.InFile(d.file, data.Errorf("there is no text to score"))
+	}
+	c := encode(ctx, texts, m.tokenizer, m.cfg.Truncate, numbers(m.classes))
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	network, err := m.logProbabilities(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c)
+	return c, network, err
 }
 
 // verdict compares the network with the linear method in a sentence.
@@ -156,23 +185,17 @@ type scores struct {
 // score counts right and wrong predictions. Labels that are not among the classes
 // count as never predicted.
 func score(p [][]float64, c *corpus, classes int, several bool) scores {
-	right, labels := 0, c.labels
+	right := 0
 	hits, given, wanted := make([]int, classes), make([]int, classes), make([]int, classes)
 	for i, row := range p {
 		answer := decide(row, several)
-		if len(labels[i]) > 0 || several {
-			sorted := slices.Sorted(slices.Values(labels[i]))
-			if !several {
-				sorted = sorted[:1]
-			}
-			if slices.Equal(answer, sorted) && !c.odd[i] {
-				right++
-			}
-			for _, k := range sorted {
-				wanted[k]++
-				if slices.Contains(answer, k) {
-					hits[k]++
-				}
+		if c.right(i, answer, several) {
+			right++
+		}
+		for _, k := range c.wanted(i, several) {
+			wanted[k]++
+			if slices.Contains(answer, k) {
+				hits[k]++
 			}
 		}
 		for _, k := range answer {
@@ -200,6 +223,22 @@ func score(p [][]float64, c *corpus, classes int, several bool) scores {
 	}
 	s.MicroF1 = ratio(2*allHits, allGiven+allWanted)
 	return s
+}
+
+// wanted returns the classes of a text, ascending: the first of its labels, if several
+// is not set.
+func (c *corpus) wanted(i int, several bool) []int32 {
+	sorted := slices.Sorted(slices.Values(c.labels[i]))
+	if !several {
+		sorted = sorted[:min(1, len(sorted))]
+	}
+	return sorted
+}
+
+// right reports whether an answer is all labels of a text, of which some may not be
+// among the classes.
+func (c *corpus) right(i int, answer []int32, several bool) bool {
+	return slices.Equal(answer, c.wanted(i, several)) && !c.odd[i]
 }
 
 func ratio(a, b int) float64 {

@@ -3,6 +3,7 @@ package forecast
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"time"
@@ -146,11 +147,7 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 	defer tensor.Recover(&err)
 	task.NeedData(from, "forecast: Evaluate")
 	task.NeedData(from.Panel, "forecast: Evaluate")
-	stage := stageScored
-	if part == task.Validation {
-		stage = stageTrained
-	}
-	m = m.at(stage)
+	m = m.scoring(part)
 	d, list, stride, err := m.scored(from.Panel, part, 0)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
@@ -169,6 +166,69 @@ func (m *Model) Evaluate(ctx context.Context, from *Data, part task.Part, o *Eva
 		list = d.windows(partAt(part), d.horizon)
 	}
 	return e, o.Gift.write(ctx, m, d, list, partAt(part), from.Name)
+}
+
+// Tally returns an error of [Model.Evaluate] by window, over all its targets: the sum and
+// the number of values. It is mse_scaled for a model trained with a loss of points, which
+// does not depend on the units of targets and series, and otherwise the error by which
+// Evaluate compares methods: mae, or mae_scaled for several targets. Windows overlap if
+// Evaluate scores every origin. Its errors are those of Evaluate.
+func (m *Model) Tally(ctx context.Context, from *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(from, "forecast: Tally")
+	task.NeedData(from.Panel, "forecast: Tally")
+	m = m.scoring(part)
+	d, list, _, err := m.scored(from.Panel, part, 0)
+	if err != nil {
+		return nil, data.InFile(from.Name, err)
+	}
+	name, of := "mse_scaled", func(s *score) mean { return s.squaredScaled }
+	switch {
+	case pointLoss(m.cfg.Loss):
+	case d.targets > 1:
+		name, of = "mae_scaled", func(s *score) mean { return s.absoluteScaled }
+	default:
+		name, of = "mae", func(s *score) mean { return s.absolute }
+	}
+	t := &task.Tally{Name: name, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
+	rows := map[window][]float64{}
+	for i, w := range list {
+		t.Rows[i] = make([]float64, 2)
+		rows[w] = t.Rows[i]
+	}
+	err = m.forecastAll(ctx, d, list, nil, func(w window, k int, s *steps) {
+		var one score
+		for h, truth := range d.measured(w, k, s) {
+			one.add(0, truth, s.point[h], &d.frames[w.frame].fit[k])
+		}
+		sum := of(&one)
+		rows[w][0], rows[w][1] = rows[w][0]+sum.sum, rows[w][1]+float64(sum.n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// scoring returns the model whose scores are those of a part.
+func (m *Model) scoring(part task.Part) *Model {
+	if part == task.Validation {
+		return m.at(stageTrained)
+	}
+	return m.at(stageScored)
+}
+
+// measured iterates over the steps of a target of a window that are scored, with their
+// values.
+func (d *dataset) measured(w window, k int, s *steps) iter.Seq2[int, float64] {
+	return func(yield func(int, float64) bool) {
+		f, origin := d.frames[w.frame], int(w.origin)
+		for h := s.from; h < min(len(s.point), f.end-origin); h++ {
+			if truth := f.raw[k][origin+h]; !math.IsNaN(truth) && !yield(h, truth) {
+				return
+			}
+		}
+	}
 }
 
 // partAt returns the index of a part. All rows are in the first.
@@ -359,12 +419,8 @@ func (t *tally) add(w window, k int, s *steps) {
 		to.steps[h].add(math.Abs(forecast - truth))
 		to.series[series].add(math.Abs(forecast - truth))
 	}
-	for h := s.from; h < len(s.point); h++ {
-		row := origin + h
-		if row >= f.end || math.IsNaN(f.raw[k][row]) {
-			continue
-		}
-		truth, y := f.raw[k][row], s.point[h]
+	for h, truth := range t.d.measured(w, k, s) {
+		y := s.point[h]
 		one(&t.model, h, truth, y)
 		t.targets[k].add(series, truth, y, fit)
 		t.series[series].add(0, truth, y, fit)
@@ -378,7 +434,7 @@ func (t *tally) add(w window, k int, s *steps) {
 		if f.times == nil {
 			continue
 		}
-		t.addTime(f.times[row], truth, y, t.buffers[linear][h])
+		t.addTime(f.times[origin+h], truth, y, t.buffers[linear][h])
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -140,6 +141,7 @@ func TestVariants(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkEvaluation(t, &cfg, e)
+			checkTally(t, m, panel, e)
 			checkExported(t, dir)
 			checkOpened(t, m, dir, withAhead(panel, cfg.Horizon))
 		})
@@ -205,6 +207,19 @@ func checkEvaluation(t *testing.T, cfg *Config, e *Evaluation) {
 	}
 	if len(e.ByStep) != cfg.Horizon || len(e.ByHour) != 24 || len(e.Samples) == 0 || e.Verdict == "" {
 		t.Errorf("steps %d, hours %d, samples %d, verdict %q", len(e.ByStep), len(e.ByHour), len(e.Samples), e.Verdict)
+	}
+}
+
+// checkTally compares a tally of the test part with its evaluation.
+func checkTally(t *testing.T, m *Model, panel *data.Panel, e *Evaluation) {
+	t.Helper()
+	got, err := m.Tally(t.Context(), &Data{Panel: panel}, task.Test, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{"mse_scaled": e.Metrics.MSEScaled, "mae_scaled": e.Metrics.MAEScaled, "mae": e.Metrics.MAE}[got.Name]
+	if v := got.Value(); got.Higher || math.Abs(v/want-1) > 1e-12 || len(got.Rows) != e.Windows {
+		t.Errorf("%s %v of %d windows, evaluated %v of %d", got.Name, v, len(got.Rows), want, e.Windows)
 	}
 }
 

@@ -87,8 +87,47 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "generate: Evaluate")
 	docs := of.Of(part)
-	ends := make([][]int32, len(docs)) // of the tokens in their document, in bytes
-	c := &corpus{characters: characters(docs)}
+	c, ends, nats, err := m.scored(ctx, of, docs)
+	if err != nil {
+		return nil, err
+	}
+	e := m.evaluation(docs, ends, nats, c)
+	e.Scored = of.Scored(part)
+	return e, nil
+}
+
+// tallied is the largest number of tokens of a row of a Tally: some sentences, so that
+// rows depend little on each other and also one document of a few pages has dozens.
+const tallied = 256
+
+// Tally returns the perplexity of [Model.Evaluate] by stretches of at most 256 tokens of
+// each document, in order: the sum of -log p and the number of tokens. Its errors are
+// those of Evaluate.
+func (m *Model) Tally(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "generate: Tally")
+	_, _, nats, err := m.scored(ctx, of, of.Of(part))
+	if err != nil {
+		return nil, err
+	}
+	t := &task.Tally{Name: "perplexity", Of: func(s []float64) float64 { return tally{s[0], int(s[1])}.metrics(0).Perplexity }}
+	for _, document := range nats {
+		for piece := range slices.Chunk(document, tallied) {
+			var one tally
+			for _, v := range piece {
+				one.add(float64(v))
+			}
+			t.Rows = append(t.Rows, []float64{one.sum, float64(one.n)})
+		}
+	}
+	return t, nil
+}
+
+// scored returns documents as a corpus, where each token ends in its document, in bytes,
+// and -log p of each token.
+func (m *Model) scored(ctx context.Context, of *Data, docs []data.Document) (c *corpus, ends [][]int32, nats [][]float32, err error) {
+	ends = make([][]int32, len(docs))
+	c = &corpus{characters: characters(docs)}
 	for i, d := range docs {
 		ids := []int32{m.codec.begin}
 		for t := range m.codec.trace(d.Text) {
@@ -98,15 +137,10 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 		c.tokens += len(ids) - 1
 	}
 	if c.tokens == 0 {
-		return nil, data.InFile(of.file, data.Errorf("the text to score has no tokens; give a file with some text"))
+		return nil, nil, nil, data.InFile(of.file, data.Errorf("the text to score has no tokens; give a file with some text"))
 	}
-	nats, err := m.nats(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	e := m.evaluation(docs, ends, nats, c)
-	e.Scored = of.Scored(part)
-	return e, nil
+	nats, err = m.nats(ctx, c)
+	return c, ends, nats, err
 }
 
 // nats returns -log p of every token but the first of each document of c.

@@ -47,24 +47,12 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	defer tensor.Recover(&err)
 	task.NeedData(d, "keywords: Evaluate")
 	list := d.Of(part)
-	if len(list) == 0 {
-		return nil, data.Errorf("there is no sound to score")
-	}
-	labels, err := labelsOf(list, m.classes)
-	if err != nil {
-		return nil, err
-	}
-	c, err := m.frontend.Dataset(ctx, list, &d.Data)
-	if err != nil {
-		return nil, err
-	}
 	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sounds: len(list), Classes: m.Classes(), Confusion: make([][]int, len(m.classes))}
 	for i := range e.Confusion {
 		e.Confusion[i] = make([]int, len(m.classes))
 	}
 	right, n := 0, float64(len(list))
-	err = m.each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c, func(i int, p []float64) {
-		want, got := int(labels[i][0]), best(p)
+	err = m.answers(ctx, d, list, func(i, want, got int, p []float64) {
 		e.Confusion[want][got]++
 		e.Metrics.Loss += lossOf(p[want])
 		if want == got {
@@ -89,4 +77,42 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, _ *Evalua
 	e.Metrics.Loss /= n
 	slices.SortStableFunc(e.Wrong, func(a, b Wrong) int { return cmp.Compare(b.Probability, a.Probability) })
 	return e, nil
+}
+
+// Tally returns the accuracy of [Model.Evaluate] by sound: 1 or 0, and 1. Its errors are
+// those of Evaluate.
+func (m *Model) Tally(ctx context.Context, d *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "keywords: Tally")
+	list := d.Of(part)
+	t := &task.Tally{Name: "accuracy", Higher: true, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
+	err = m.answers(ctx, d, list, func(i, want, got int, _ []float64) {
+		t.Rows[i] = []float64{0, 1}
+		if want == got {
+			t.Rows[i][0] = 1
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// answers calls visit with each sound's true and predicted class and the probabilities
+// of all classes, not always in the order of the list.
+func (m *Model) answers(ctx context.Context, d *Data, list []speech.Utterance, visit func(i, want, got int, p []float64)) error {
+	if len(list) == 0 {
+		return data.Errorf("there is no sound to score")
+	}
+	labels, err := labelsOf(list, m.classes)
+	if err != nil {
+		return err
+	}
+	c, err := m.frontend.Dataset(ctx, list, &d.Data)
+	if err != nil {
+		return err
+	}
+	return m.each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), c, func(i int, p []float64) {
+		visit(i, int(labels[i][0]), best(p), p)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,10 @@ func TestClassifier(t *testing.T) {
 	if e.Metrics.Accuracy < 0.9 || e.Baselines["majority"].Accuracy != 0.5 || e.Confusion[0][0]+e.Confusion[1][1]+len(e.Wrong) != 20 {
 		t.Errorf("%+v", e)
 	}
+	wrong := *d
+	wrong.Test = slices.Clone(d.Test)
+	wrong.Test[3].Text, wrong.Test[4].Text = wrong.Test[4].Text, wrong.Test[3].Text
+	checkTally(t, m, &wrong)
 	again, err := Open(filepath.Join(dir, "run"))
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +126,31 @@ func TestClassifier(t *testing.T) {
 	}
 	if _, _, err := Train(t.Context(), d, cfg, nil); !errors.As(err, &input) || !strings.Contains(err.Error(), "two labels are needed") {
 		t.Errorf("one label: %v", err)
+	}
+}
+
+// checkTally compares a tally with Evaluate: of all sounds of the test, some of which
+// have a wrong label, and of each alone.
+func checkTally(t *testing.T, m *Model, d *Data) {
+	t.Helper()
+	got, err := m.Tally(t.Context(), d, task.Test, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := m.Evaluate(t.Context(), d, task.Test, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Name != "accuracy" || !got.Higher || got.Value() != e.Metrics.Accuracy || e.Metrics.Accuracy == 1 || len(got.Rows) != e.Sounds {
+		t.Errorf("%s %v of %d sounds, evaluated %v", got.Name, got.Value(), len(got.Rows), e.Metrics.Accuracy)
+	}
+	for i := range d.Test {
+		one := *d
+		one.Test = d.Test[i : i+1]
+		e, err := m.Evaluate(t.Context(), &one, task.Test, nil)
+		if err != nil || got.Resampled([]int{i}) != e.Metrics.Accuracy {
+			t.Errorf("sound %d: %v, alone %+v, %v", i, got.Rows[i], e, err)
+		}
 	}
 }
 

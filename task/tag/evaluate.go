@@ -79,16 +79,7 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "tag: Evaluate")
 	sentences := of.Of(part)
-	d, err := encode(ctx, sentences, m.cfg.PieceLength)
-	if err == nil && len(d.tokens) == 0 {
-		err = data.Errorf("there is no sentence to score")
-	}
-	if err != nil {
-		return nil, data.InFile(of.file, err)
-	}
-	m.vocabularies.apply(d, &m.cfg)
-	d.number(m.tags, m.spans())
-	found, losses, err := m.decodeScored(ctx, d)
+	d, found, losses, err := m.decoded(ctx, of, sentences)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +98,47 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	}
 	e.Verdict = m.verdict(e)
 	return e, nil
+}
+
+// Tally returns the F1 of the spans of [Model.Evaluate], or the accuracy if tags mark no
+// spans, by sentence: the numbers of true spans, or tokens, of those found and of those
+// that are right. Its errors are those of Evaluate.
+func (m *Model) Tally(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(of, "tag: Tally")
+	d, found, _, err := m.decoded(ctx, of, of.Of(part))
+	if err != nil {
+		return nil, err
+	}
+	t := &task.Tally{Name: "f1", Higher: true, Of: func(s []float64) float64 {
+		_, _, f1 := counts{int(s[0]), int(s[1]), int(s[2])}.scores()
+		return f1
+	}}
+	if !m.spans() {
+		t.Name, t.Of = "accuracy", func(s []float64) float64 { return s[2] / s[0] }
+	}
+	scheme := m.schemeOf(d)
+	for i := range d.ends {
+		one := newTally()
+		m.compare(one, d, i, found, scheme, nil)
+		t.Rows = append(t.Rows, []float64{float64(one.all.gold), float64(one.all.found), float64(one.all.right)})
+	}
+	return t, nil
+}
+
+// decoded returns sentences as a corpus and what decodeScored returns of it.
+func (m *Model) decoded(ctx context.Context, of *Data, sentences []data.Sentence) (d *corpus, found []int32, losses []float64, err error) {
+	d, err = encode(ctx, sentences, m.cfg.PieceLength)
+	if err == nil && len(d.tokens) == 0 {
+		err = data.Errorf("there is no sentence to score")
+	}
+	if err != nil {
+		return nil, nil, nil, data.InFile(of.file, err)
+	}
+	m.vocabularies.apply(d, &m.cfg)
+	d.number(m.tags, m.spans())
+	found, losses, err = m.decodeScored(ctx, d)
+	return d, found, losses, err
 }
 
 // schemeOf returns the scheme of the tags of d: that of their file if it marks
@@ -245,19 +277,24 @@ func (m *Model) score(d *corpus, found []int32, e *Evaluation) Metrics {
 		label = nil
 	}
 	for i := range d.ends {
-		s := d.sentence(i)
-		gold, ours := d.tagsOf(s), m.write(found[s.from:s.to], scheme)
-		t.tokens(gold, ours, label)
-		if m.spans() {
-			t.spans(Spans(gold), Spans(ours))
-		} else {
-			t.alone(gold, ours)
-		}
+		m.compare(t, d, i, found, scheme, label)
 	}
 	if e != nil {
 		e.Labels, e.Confusion = t.table(), t.matrix()
 	}
 	return t.metrics()
+}
+
+// compare adds sentence i of d and its predicted tags to t.
+func (m *Model) compare(t *tally, d *corpus, i int, found []int32, scheme Scheme, label func(string) string) {
+	s := d.sentence(i)
+	gold, ours := d.tagsOf(s), m.write(found[s.from:s.to], scheme)
+	t.tokens(gold, ours, label)
+	if m.spans() {
+		t.spans(Spans(gold), Spans(ours))
+	} else {
+		t.alone(gold, ours)
+	}
 }
 
 // table returns the scores by label, sorted by name.

@@ -111,23 +111,11 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 		return nil, err
 	}
 	list := d.Of(part)
-	if len(list) == 0 {
-		return nil, data.Errorf("there is no utterance to score")
-	}
-	if !slices.ContainsFunc(list, func(u speech.Utterance) bool { return u.Text != "" }) {
-		return nil, &data.InputError{File: list[0].File, Column: m.cfg.Text, Problem: fmt.Sprintf("has no text in any of %s, and an error rate is one of the words of texts", report.Plural(len(list), "row")), Fix: "give what is said, or use predict"}
-	}
-	begun := time.Now()
-	all, reading, err := m.emissions(ctx, d, list)
-	if err != nil {
-		return nil, err
-	}
-	e, err := m.score(ctx, all, decoding)
+	e, all, err := m.scored(ctx, d, list, decoding)
 	if err != nil {
 		return nil, err
 	}
 	e.Scored = d.Scored(part)
-	e.Taken = (time.Since(begun) - reading).Seconds()
 	if decoding.searches() {
 		g, err := m.score(ctx, all, &Decoding{})
 		if err != nil {
@@ -137,6 +125,47 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	}
 	e.Notes = slices.Concat(m.unknownUnits(list), decoding.read(), decoding.lacking(list, "texts"))
 	return e, nil
+}
+
+// Tally returns the word error rate of [Model.Evaluate] by utterance: the numbers of
+// errors and of words of the text. Its errors are those of Evaluate.
+func (m *Model) Tally(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "transcribe: Tally")
+	decoding, err := m.decodingOf(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	e, _, err := m.scored(ctx, d, d.Of(part), decoding)
+	if err != nil {
+		return nil, err
+	}
+	t := &task.Tally{Name: "wer", Of: func(s []float64) float64 { return Errors{Substitutions: int(s[0]), Reference: int(s[1])}.Rate() }}
+	for _, r := range e.Results {
+		t.Rows = append(t.Rows, []float64{float64(r.Words.Total()), float64(r.Words.Reference)})
+	}
+	return t, nil
+}
+
+// scored transcribes utterances and counts the errors. It also returns the emissions.
+func (m *Model) scored(ctx context.Context, d *Data, list []speech.Utterance, decoding *Decoding) (*Evaluation, []emissions, error) {
+	if len(list) == 0 {
+		return nil, nil, data.Errorf("there is no utterance to score")
+	}
+	if !slices.ContainsFunc(list, func(u speech.Utterance) bool { return u.Text != "" }) {
+		return nil, nil, &data.InputError{File: list[0].File, Column: m.cfg.Text, Problem: fmt.Sprintf("has no text in any of %s, and an error rate is one of the words of texts", report.Plural(len(list), "row")), Fix: "give what is said, or use predict"}
+	}
+	begun := time.Now()
+	all, reading, err := m.emissions(ctx, d, list)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := m.score(ctx, all, decoding)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.Taken = (time.Since(begun) - reading).Seconds()
+	return e, all, nil
 }
 
 // emissions are the log-probabilities of the classes at each step of an utterance

@@ -89,6 +89,23 @@ func bleu(translations []string, references [][]string, tokenizer string, lower 
 	return s
 }
 
+// counts returns the counts of which the score is computed; bleuOf reads sums of them.
+func (s *BLEUScore) counts() []float64 {
+	list := []float64{float64(s.Length), float64(s.ReferenceLength)}
+	for n := range maxOrder {
+		list = append(list, float64(s.Matches[n]), float64(s.Totals[n]))
+	}
+	return list
+}
+
+func bleuOf(counts []float64) *BLEUScore {
+	s := &BLEUScore{Length: int(counts[0]), ReferenceLength: int(counts[1])}
+	for n := range maxOrder {
+		s.Matches[n], s.Totals[n] = int(counts[2+2*n]), int(counts[3+2*n])
+	}
+	return s
+}
+
 // paired returns an error if there is not one list of references per translation.
 func paired(translations []string, references [][]string) error {
 	if len(translations) != len(references) {

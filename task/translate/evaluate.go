@@ -121,36 +121,72 @@ func (m *Model) Evaluate(ctx context.Context, d *Data, part task.Part, o *Evalua
 	if o == nil {
 		o = &EvaluateOptions{}
 	}
-	var sources, references []string
-	empty := 0
+	found, references, tokenizer, err := m.scored(ctx, d, part, o)
+	if err != nil {
+		return nil, err
+	}
+	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sentences: len(found), Lowercase: m.lowercase(), Search: m.search(o.SearchOptions), Notes: m.Notes()}
+	if empty := len(d.Of(part)) - len(found); empty > 0 {
+		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
+	}
+	e.fill(found, references, tokenizer, o.Examples)
+	if o.Long > 1 {
+		sources := make([]string, len(found))
+		for i := range found {
+			sources[i] = found[i].Source
+		}
+		e.Long, err = m.evaluateLong(ctx, sources, references, tokenizer, e.Search, o.Long)
+	}
+	return e, err
+}
+
+// Tally returns the BLEU of [Model.Evaluate] by pair: matches and totals of n-grams, and
+// the lengths of translation and reference. Pairs with an empty side are left out. Its
+// errors are those of Evaluate.
+func (m *Model) Tally(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (_ *task.Tally, err error) {
+	defer tensor.Recover(&err)
+	task.NeedData(d, "translate: Tally")
+	if o == nil {
+		o = &EvaluateOptions{}
+	}
+	found, references, tokenizer, err := m.scored(ctx, d, part, o)
+	if err != nil {
+		return nil, err
+	}
+	t := &task.Tally{Name: "bleu", Higher: true, Of: func(s []float64) float64 {
+		b := bleuOf(s)
+		b.compute()
+		return b.Score
+	}}
+	for i := range found {
+		t.Rows = append(t.Rows, pairUp(found[i:i+1], references[i:i+1]).bleu(tokenizer, m.lowercase()).counts())
+	}
+	return t, nil
+}
+
+// scored translates the sources of a part. It also returns the references and the
+// tokenizer of BLEU. Pairs with an empty side are left out.
+func (m *Model) scored(ctx context.Context, d *Data, part task.Part, o *EvaluateOptions) (found []Translation, references []string, tokenizer string, err error) {
+	var sources []string
 	for _, p := range d.Of(part) {
 		if m.cfg.spaced(p.Source) == "" || m.cfg.spaced(p.Target) == "" {
-			empty++
 			continue
 		}
 		sources, references = append(sources, p.Source), append(references, p.Target)
 	}
 	if len(sources) == 0 {
-		return nil, data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
+		return nil, nil, "", data.InFile(d.file, data.Errorf("there is no pair of sentences to score"))
 	}
-	tokenizer := cmp.Or(o.Tokenizer, m.cfg.BLEUTokenizer, BLEUTokenizer(slices.Values(references)))
+	tokenizer = cmp.Or(o.Tokenizer, m.cfg.BLEUTokenizer, BLEUTokenizer(slices.Values(references)))
 	if bleuTokenizers[tokenizer] == nil {
-		return nil, data.Setting(settings.Check(o))
+		return nil, nil, "", data.Setting(settings.Check(o))
 	}
-	e := &Evaluation{Task: Name, Scored: d.Scored(part), Sentences: len(sources), Lowercase: m.cfg.Case == "lower", Search: m.search(o.SearchOptions), Notes: m.Notes()}
-	if empty > 0 {
-		e.Notes = append(e.Notes, fmt.Sprintf("scored: %d pairs with an empty side are left out", empty))
-	}
-	found, err := m.Translate(ctx, sources, &PredictOptions{SearchOptions: e.Search, CarryState: o.CarryState, Attention: o.Examples > 0})
-	if err != nil {
-		return nil, err
-	}
-	e.fill(found, references, tokenizer, o.Examples)
-	if o.Long > 1 {
-		e.Long, err = m.evaluateLong(ctx, sources, references, tokenizer, e.Search, o.Long)
-	}
-	return e, err
+	found, err = m.Translate(ctx, sources, &PredictOptions{SearchOptions: m.search(o.SearchOptions), CarryState: o.CarryState, Attention: o.Examples > 0})
+	return found, references, tokenizer, err
 }
+
+// lowercase reports whether scores are of lower-case texts.
+func (m *Model) lowercase() bool { return m.cfg.Case == "lower" }
 
 func (e *Evaluation) fill(found []Translation, references []string, tokenizer string, examples int) {
 	s := pairUp(found, references)
@@ -247,7 +283,7 @@ func (m *Model) evaluateLong(ctx context.Context, sources, references []string, 
 		if err != nil {
 			return nil, err
 		}
-		*way.bleu = pairUp(found, refs).bleu(tokenizer, m.cfg.Case == "lower").Score
+		*way.bleu = pairUp(found, refs).bleu(tokenizer, m.lowercase()).Score
 	}
 	return s, nil
 }
