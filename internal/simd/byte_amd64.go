@@ -2,7 +2,11 @@
 
 package simd
 
-import "golang.org/x/sys/cpu"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
 
 // byteArgs is tiles of C = From + A·B + A2·B2, in panels of two vectors of columns: at most the
 // kernel's Rows, and Panels of whole width. Strides count bytes.
@@ -12,6 +16,9 @@ type byteArgs struct {
 	LDC, LDFrom  int
 	FromStep     int // from a panel's From to the next one's
 	Rows, Panels int
+
+	Config *tileConfig // of tiles, and memory for their sums
+	Sums   *int32
 }
 
 // byteOperands is one product of byteArgs. The second one has a Depth of 0 if there is none.
@@ -39,6 +46,7 @@ const (
 	byteAVXVNNI
 	byteAVX512 // without VNNI
 	byteVNNI
+	byteAMX // with VNNI
 	byteKernels
 )
 
@@ -52,6 +60,8 @@ func (k byteKernel) runs() bool {
 		return hasAVX512()
 	case byteVNNI:
 		return hasAVX512() && x.HasAVX512VNNI
+	case byteAMX:
+		return byteVNNI.runs() && x.HasAMXTile && x.HasAMXInt8 && permitTiles()
 	}
 	return hasAVX2()
 }
@@ -62,12 +72,14 @@ func (k byteKernel) shape() (rows, cols int) {
 		return 4, 16
 	case byteAVXVNNI:
 		return 6, 16
+	case byteAMX:
+		return 32, 32
 	}
 	return 12, 32
 }
 
 // unsigned reports whether the kernel takes rows of A plus 128.
-func (k byteKernel) unsigned() bool { return k == byteAVXVNNI || k == byteVNNI }
+func (k byteKernel) unsigned() bool { return k == byteAVXVNNI || k >= byteVNNI }
 
 // tiles is a switch because a call through a function value would move its argument to the heap.
 func (k byteKernel) tiles(a *byteArgs) {
@@ -78,10 +90,22 @@ func (k byteKernel) tiles(a *byteArgs) {
 		byteTilesAVXVNNI(a)
 	case byteAVX512:
 		byteTilesAVX512(a)
+	case byteAMX:
+		if a.Rows > byteFew {
+			var sums [tileRows*2*32 + 16]int32
+			t := *a
+			t.Config, t.Sums = &tileConfigs[a.Rows], &sums[-uintptr(unsafe.Pointer(&sums))%64/4]
+			amxBytes(&t)
+			return
+		}
+		fallthrough
 	case byteVNNI:
 		byteTilesVNNI(a)
 	}
 }
+
+// byteFew is the rows of which a product reads its panels no faster by tiles.
+const byteFew = 4
 
 // withBytes returns a set with the products of bytes of the last of the kernels that runs.
 func withBytes(set *Set, kernels ...byteKernel) *Set {
@@ -184,7 +208,7 @@ func (l *byteOperands) aim(a, b []int8, scaleA, scaleB []float32, depth, pitch, 
 // edge computes the n columns from j on, which fill no panel, in memory of its own.
 func (k byteKernel) edge(p *ByteArgs, a byteArgs, r, j, n int) {
 	const width = len(noFrom)
-	var c [12 * width]float32
+	var c [2 * tileRows * width]float32
 	a.C, a.LDC = &c[0], 4*width
 	a.From, a.LDFrom = &noFrom[0], 0
 	if p.From != nil {

@@ -13,7 +13,7 @@ func machineSets() []*Set {
 	if hasAVX512() {
 		plain := withBytes(&setAVX512, byteAVX512, byteVNNI)
 		if hasAMX() {
-			sets = append(sets, withBlocks(plain, "amx", &amxBlocks))
+			sets = append(sets, withBlocks(withBytes(&setAVX512, byteAVX512, byteVNNI, byteAMX), "amx", &amxBlocks))
 		}
 		switch dot := withBlocks(plain, "avx512bf16", &dotBlocks); {
 		case !x.HasAVX512BF16:

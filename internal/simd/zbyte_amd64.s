@@ -9084,12 +9084,16 @@ loop1:
 	PREFETCHT0   1024(SI)
 	VPBROADCASTD (DI), Y8
 	VMOVUPS      (SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      32(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 32(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9098,12 +9102,16 @@ loop1:
 	PREFETCHT0   1088(SI)
 	VPBROADCASTD 4(DI), Y8
 	VMOVUPS      64(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
-	VMOVUPS      96(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xd1
+	VMOVUPS 96(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9112,12 +9120,16 @@ loop1:
 	PREFETCHT0   1152(SI)
 	VPBROADCASTD 8(DI), Y8
 	VMOVUPS      128(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
-	VMOVUPS      160(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xe1
+	VMOVUPS 160(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9126,12 +9138,16 @@ loop1:
 	PREFETCHT0   1216(SI)
 	VPBROADCASTD 12(DI), Y8
 	VMOVUPS      192(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
-	VMOVUPS      224(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xf1
+	VMOVUPS 224(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9214,23 +9230,31 @@ loop2:
 	PREFETCHT0   1024(SI)
 	VPBROADCASTD (DI), Y8
 	VMOVUPS      (SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      32(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 32(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD (DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9239,23 +9263,31 @@ loop2:
 	PREFETCHT0   1088(SI)
 	VPBROADCASTD 4(DI), Y8
 	VMOVUPS      64(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
-	VMOVUPS      96(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xe1
+	VMOVUPS 96(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD 4(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9264,23 +9296,31 @@ loop2:
 	PREFETCHT0   1152(SI)
 	VPBROADCASTD 8(DI), Y8
 	VMOVUPS      128(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      160(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 160(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD 8(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9289,23 +9329,31 @@ loop2:
 	PREFETCHT0   1216(SI)
 	VPBROADCASTD 12(DI), Y8
 	VMOVUPS      192(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
-	VMOVUPS      224(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xe1
+	VMOVUPS 224(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD 12(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9402,34 +9450,46 @@ link3:
 loop3:
 	VPBROADCASTD (DI), Y12
 	VMOVUPS      (SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      32(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 32(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD (DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD (DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
@@ -9437,34 +9497,46 @@ loop3:
 	BYTE         $0xee
 	VPBROADCASTD 4(DI), Y12
 	VMOVUPS      64(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
-	VMOVUPS      96(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xf5
+	VMOVUPS 96(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD 4(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 4(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
@@ -9472,34 +9544,46 @@ loop3:
 	BYTE         $0xde
 	VPBROADCASTD 8(DI), Y12
 	VMOVUPS      128(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      160(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 160(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 8(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD 8(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
@@ -9507,34 +9591,46 @@ loop3:
 	BYTE         $0xee
 	VPBROADCASTD 12(DI), Y12
 	VMOVUPS      192(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
-	VMOVUPS      224(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xf5
+	VMOVUPS 224(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD 12(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 12(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
@@ -9644,45 +9740,61 @@ link4:
 loop4:
 	VPBROADCASTD (DI), Y8
 	VMOVUPS      (SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      32(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 32(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD (DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xda
 	VPBROADCASTD (DI)(R8*2), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xe1
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD (R10), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9690,45 +9802,61 @@ loop4:
 	BYTE         $0xfa
 	VPBROADCASTD 4(DI), Y8
 	VMOVUPS      64(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      96(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 96(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD 4(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xda
 	VPBROADCASTD 4(DI)(R8*2), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xe1
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD 4(R10), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9736,45 +9864,61 @@ loop4:
 	BYTE         $0xfa
 	VPBROADCASTD 8(DI), Y8
 	VMOVUPS      128(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      160(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 160(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD 8(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xda
 	VPBROADCASTD 8(DI)(R8*2), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xe1
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD 8(R10), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9782,45 +9926,61 @@ loop4:
 	BYTE         $0xfa
 	VPBROADCASTD 12(DI), Y8
 	VMOVUPS      192(SI), Y9
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xc1
-	VMOVUPS      224(SI), Y10
+
+	// VPDPBUSD Y9, Y8, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x3d
+	BYTE    $0x50
+	BYTE    $0xc1
+	VMOVUPS 224(SI), Y10
+
+	// VPDPBUSD Y10, Y8, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xca
 	VPBROADCASTD 12(DI)(R8*1), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xd1
+
+	// VPDPBUSD Y9, Y8, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xd1
+
+	// VPDPBUSD Y10, Y8, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xda
 	VPBROADCASTD 12(DI)(R8*2), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xe1
+
+	// VPDPBUSD Y9, Y8, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xe1
+
+	// VPDPBUSD Y10, Y8, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
 	BYTE         $0x50
 	BYTE         $0xea
 	VPBROADCASTD 12(R10), Y8
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x3d
-	BYTE         $0x50
-	BYTE         $0xf1
+
+	// VPDPBUSD Y9, Y8, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x3d
+	BYTE $0x50
+	BYTE $0xf1
+
+	// VPDPBUSD Y10, Y8, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x3d
@@ -9940,56 +10100,76 @@ link5:
 loop5:
 	VPBROADCASTD (DI), Y10
 	VMOVUPS      (SI), Y11
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
-	VMOVUPS      32(SI), Y12
+
+	// VPDPBUSD Y11, Y10, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x2d
+	BYTE    $0x50
+	BYTE    $0xc3
+	VMOVUPS 32(SI), Y12
+
+	// VPDPBUSD Y12, Y10, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xcc
 	VPBROADCASTD (DI)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xd3
+
+	// VPDPBUSD Y11, Y10, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xd3
+
+	// VPDPBUSD Y12, Y10, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xdc
 	VPBROADCASTD (DI)(R8*2), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xe3
+
+	// VPDPBUSD Y11, Y10, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xe3
+
+	// VPDPBUSD Y12, Y10, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xec
 	VPBROADCASTD (R10), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xf3
+
+	// VPDPBUSD Y11, Y10, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xf3
+
+	// VPDPBUSD Y12, Y10, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xfc
 	VPBROADCASTD (R10)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
+
+	// VPDPBUSD Y11, Y10, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xc3
+
+	// VPDPBUSD Y12, Y10, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x2d
@@ -9997,56 +10177,76 @@ loop5:
 	BYTE         $0xcc
 	VPBROADCASTD 4(DI), Y10
 	VMOVUPS      64(SI), Y11
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
-	VMOVUPS      96(SI), Y12
+
+	// VPDPBUSD Y11, Y10, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x2d
+	BYTE    $0x50
+	BYTE    $0xc3
+	VMOVUPS 96(SI), Y12
+
+	// VPDPBUSD Y12, Y10, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xcc
 	VPBROADCASTD 4(DI)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xd3
+
+	// VPDPBUSD Y11, Y10, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xd3
+
+	// VPDPBUSD Y12, Y10, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xdc
 	VPBROADCASTD 4(DI)(R8*2), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xe3
+
+	// VPDPBUSD Y11, Y10, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xe3
+
+	// VPDPBUSD Y12, Y10, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xec
 	VPBROADCASTD 4(R10), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xf3
+
+	// VPDPBUSD Y11, Y10, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xf3
+
+	// VPDPBUSD Y12, Y10, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xfc
 	VPBROADCASTD 4(R10)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
+
+	// VPDPBUSD Y11, Y10, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xc3
+
+	// VPDPBUSD Y12, Y10, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x2d
@@ -10054,56 +10254,76 @@ loop5:
 	BYTE         $0xcc
 	VPBROADCASTD 8(DI), Y10
 	VMOVUPS      128(SI), Y11
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
-	VMOVUPS      160(SI), Y12
+
+	// VPDPBUSD Y11, Y10, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x2d
+	BYTE    $0x50
+	BYTE    $0xc3
+	VMOVUPS 160(SI), Y12
+
+	// VPDPBUSD Y12, Y10, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xcc
 	VPBROADCASTD 8(DI)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xd3
+
+	// VPDPBUSD Y11, Y10, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xd3
+
+	// VPDPBUSD Y12, Y10, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xdc
 	VPBROADCASTD 8(DI)(R8*2), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xe3
+
+	// VPDPBUSD Y11, Y10, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xe3
+
+	// VPDPBUSD Y12, Y10, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xec
 	VPBROADCASTD 8(R10), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xf3
+
+	// VPDPBUSD Y11, Y10, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xf3
+
+	// VPDPBUSD Y12, Y10, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xfc
 	VPBROADCASTD 8(R10)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
+
+	// VPDPBUSD Y11, Y10, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xc3
+
+	// VPDPBUSD Y12, Y10, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x2d
@@ -10111,56 +10331,76 @@ loop5:
 	BYTE         $0xcc
 	VPBROADCASTD 12(DI), Y10
 	VMOVUPS      192(SI), Y11
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
-	VMOVUPS      224(SI), Y12
+
+	// VPDPBUSD Y11, Y10, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x2d
+	BYTE    $0x50
+	BYTE    $0xc3
+	VMOVUPS 224(SI), Y12
+
+	// VPDPBUSD Y12, Y10, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xcc
 	VPBROADCASTD 12(DI)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xd3
+
+	// VPDPBUSD Y11, Y10, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xd3
+
+	// VPDPBUSD Y12, Y10, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xdc
 	VPBROADCASTD 12(DI)(R8*2), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xe3
+
+	// VPDPBUSD Y11, Y10, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xe3
+
+	// VPDPBUSD Y12, Y10, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xec
 	VPBROADCASTD 12(R10), Y10
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xf3
+
+	// VPDPBUSD Y11, Y10, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xf3
+
+	// VPDPBUSD Y12, Y10, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x2d
 	BYTE         $0x50
 	BYTE         $0xfc
 	VPBROADCASTD 12(R10)(R8*1), Y10
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x2d
-	BYTE         $0x50
-	BYTE         $0xc3
+
+	// VPDPBUSD Y11, Y10, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x2d
+	BYTE $0x50
+	BYTE $0xc3
+
+	// VPDPBUSD Y12, Y10, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x2d
@@ -10295,67 +10535,91 @@ link6:
 loop6:
 	VPBROADCASTD (DI), Y12
 	VMOVUPS      (SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      32(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 32(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD (DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD (DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xee
 	VPBROADCASTD (R10), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xf5
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD (R10)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD (R10)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
@@ -10363,67 +10627,91 @@ loop6:
 	BYTE         $0xde
 	VPBROADCASTD 4(DI), Y12
 	VMOVUPS      64(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      96(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 96(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 4(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD 4(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xee
 	VPBROADCASTD 4(R10), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xf5
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD 4(R10)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 4(R10)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
@@ -10431,67 +10719,91 @@ loop6:
 	BYTE         $0xde
 	VPBROADCASTD 8(DI), Y12
 	VMOVUPS      128(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      160(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 160(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 8(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD 8(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xee
 	VPBROADCASTD 8(R10), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xf5
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD 8(R10)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 8(R10)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
@@ -10499,67 +10811,91 @@ loop6:
 	BYTE         $0xde
 	VPBROADCASTD 12(DI), Y12
 	VMOVUPS      192(SI), Y13
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
-	VMOVUPS      224(SI), Y14
+
+	// VPDPBUSD Y13, Y12, Y0
+	BYTE    $0xc4
+	BYTE    $0xc2
+	BYTE    $0x1d
+	BYTE    $0x50
+	BYTE    $0xc5
+	VMOVUPS 224(SI), Y14
+
+	// VPDPBUSD Y14, Y12, Y1
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 12(DI)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y2
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y3
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xde
 	VPBROADCASTD 12(DI)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xe5
+
+	// VPDPBUSD Y13, Y12, Y4
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xe5
+
+	// VPDPBUSD Y14, Y12, Y5
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xee
 	VPBROADCASTD 12(R10), Y12
-	BYTE         $0xc4
-	BYTE         $0xc2
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xf5
+
+	// VPDPBUSD Y13, Y12, Y6
+	BYTE $0xc4
+	BYTE $0xc2
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xf5
+
+	// VPDPBUSD Y14, Y12, Y7
 	BYTE         $0xc4
 	BYTE         $0xc2
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xfe
 	VPBROADCASTD 12(R10)(R8*1), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xc5
+
+	// VPDPBUSD Y13, Y12, Y8
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xc5
+
+	// VPDPBUSD Y14, Y12, Y9
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d
 	BYTE         $0x50
 	BYTE         $0xce
 	VPBROADCASTD 12(R10)(R8*2), Y12
-	BYTE         $0xc4
-	BYTE         $0x42
-	BYTE         $0x1d
-	BYTE         $0x50
-	BYTE         $0xd5
+
+	// VPDPBUSD Y13, Y12, Y10
+	BYTE $0xc4
+	BYTE $0x42
+	BYTE $0x1d
+	BYTE $0x50
+	BYTE $0xd5
+
+	// VPDPBUSD Y14, Y12, Y11
 	BYTE         $0xc4
 	BYTE         $0x42
 	BYTE         $0x1d

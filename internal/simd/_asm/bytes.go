@@ -234,6 +234,7 @@ func (g *gen) dotProducts(free []VecPhysical) func(first bool, v int, from Mem, 
 		wLow, wAbove := reg(w)
 		accLow, accAbove := reg(acc)
 		xLow, xAbove := reg(x)
+		g.Comment(fmt.Sprintf("VPDPBUSD %s, %s, %s", w.Asm(), x.Asm(), acc.Asm()))
 		for _, b := range []byte{0xc4, 0xe2 &^ (accAbove<<7 | wAbove<<5), 0x7d &^ (xAbove<<6 | xLow<<3), 0x50, 0xc0 | accLow<<3 | wLow} {
 			g.Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{Imm(uint64(b))}})
 		}
