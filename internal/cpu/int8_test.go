@@ -1,10 +1,12 @@
 package cpu
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
@@ -184,5 +186,54 @@ func TestByteScan(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// BenchmarkByteStep runs steps of two layers in float32 and in 8 bits by turns, and reports the
+// median time of each and their ratio.
+func BenchmarkByteStep(b *testing.B) {
+	for _, c := range []struct{ H, B, T int }{{1024, 1, 1}, {1024, 1, 16}, {1024, 8, 1}, {256, 1, 1}, {256, 1, 64}, {256, 4, 1}, {256, 16, 1}, {256, 16, 32}, {256, 64, 1}, {256, 64, 32}, {64, 1, 32}} {
+		b.Run(fmt.Sprintf("H=%d/B=%d/T=%d", c.H, c.B, c.T), func(b *testing.B) {
+			r := rand.New(rand.NewPCG(35, 36))
+			back := New(simd.Best())
+			layers := func(kind device.Kind) func() {
+				var specs [2]device.ScanSpec
+				x := device.HostBuffer(randoms(r, c.T*c.B*c.H))
+				for i := range specs {
+					s := &specs[i]
+					*s = device.ScanSpec{Cell: cell.LSTM, T: c.T, B: c.B, I: c.H, H: c.H, YLd: c.H, X: x, Y: back.Alloc(c.T * c.B * c.H),
+						HN: back.Alloc(c.B * c.H), CN: back.Alloc(c.B * c.H), Cache: &device.Cache{}, Version: 1}
+					s.Kinds[cell.W], s.Kinds[cell.R] = kind, kind
+					for p, n := range map[cell.Param]int{cell.W: 4 * c.H * c.H, cell.R: 4 * c.H * c.H, cell.BW: 4 * c.H} {
+						s.Params[p] = device.HostBuffer(randoms(r, n))
+					}
+					s.Params[cell.H0], s.Params[cell.C0] = s.HN, s.CN
+					s.Work = back.Alloc(back.ScanWork(s))
+					x = s.Y
+				}
+				return func() {
+					back.Scan(&specs[0])
+					back.Scan(&specs[1])
+				}
+			}
+			kinds := []func(){layers(device.F32), layers(device.INT8)}
+			var times [2][]float64
+			for b.Loop() {
+				for i, step := range kinds {
+					step() // each finds what a stream of its own steps leaves in the caches
+					start := time.Now()
+					step()
+					times[i] = append(times[i], float64(time.Since(start).Nanoseconds())/1e3)
+				}
+			}
+			var median [2]float64
+			for i, t := range times {
+				slices.Sort(t)
+				median[i] = t[len(t)/2]
+			}
+			b.ReportMetric(median[0], "us/float32")
+			b.ReportMetric(median[1], "us/int8")
+			b.ReportMetric(median[0]/median[1], "ratio")
+		})
 	}
 }

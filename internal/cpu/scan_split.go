@@ -50,7 +50,15 @@ func (e *scan) prefersColumns() bool {
 		return false
 	}
 	rows := e.B / workers
-	return rows < 2 || rows < e.manyRows() && 4*r > cacheShare
+	return rows < 2 || rows < e.manyRows() && r*e.weightBytes(cell.R) > cacheShare
+}
+
+// weightBytes returns the bytes that a weight of a matrix counts as.
+func (e *scan) weightBytes(p cell.Param) int {
+	if e.weightsOf(p).Products != nil {
+		return 1
+	}
+	return 4
 }
 
 // gangSteps returns the number of steps of one gang.
@@ -107,7 +115,7 @@ func (e *scan) ownRows(r *row, m par.Member, lo, hi int) (first, last int, byUni
 // leave the core's L1 and L2 caches.
 func (e *scan) localGates() bool {
 	return e.B >= e.manyRows()*par.Workers() && e.Has(cell.R) && !e.Has(cell.NormX) &&
-		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && (e.Kinds[cell.W] != device.F32 || e.I%conflict != 0 && e.out%conflict != 0) && 4*e.gw*(e.I+e.out) <= localBytes
+		(e.joined == e.gw || e.joined%e.b.set.NR == 0) && (e.Kinds[cell.W] != device.F32 || e.I%conflict != 0 && e.out%conflict != 0) && e.gw*(e.I*e.weightBytes(cell.W)+e.out*e.weightBytes(cell.R)) <= localBytes
 }
 
 // cutRows sets and returns the number of parts that the rows are divided into,

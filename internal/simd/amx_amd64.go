@@ -30,6 +30,11 @@ type amxArgs struct {
 //go:noescape
 func amxTiles(a *amxArgs)
 
+// amxBytes is byteTiles of up to 32 rows.
+//
+//go:noescape
+func amxBytes(a *byteArgs)
+
 type tileConfig struct {
 	palette byte
 	_       [15]byte

@@ -43,6 +43,18 @@
 #define TDPBF16PS_2_4_5 BYTE $0xc4; BYTE $0xe2; BYTE $0x52; BYTE $0x5c; BYTE $0xd4
 #define TDPBF16PS_3_4_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x4a; BYTE $0x5c; BYTE $0xdc
 
+// Bytes: of a panel at AX, both halves of its columns, and the other two sums.
+#define TILELOAD_AX_2    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x14; BYTE $0x08
+#define TILELOAD_AX64_3  BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x5c; BYTE $0x08; BYTE $64
+#define TILELOAD_AX_6    BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x34; BYTE $0x08
+#define TILELOAD_AX64_7  BYTE $0xc4; BYTE $0xa2; BYTE $0x7b; BYTE $0x4b; BYTE $0x7c; BYTE $0x08; BYTE $64
+#define TDPBUSD_0_4_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x49; BYTE $0x5e; BYTE $0xc4
+#define TDPBUSD_1_4_7 BYTE $0xc4; BYTE $0xe2; BYTE $0x41; BYTE $0x5e; BYTE $0xcc
+#define TDPBUSD_2_5_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x49; BYTE $0x5e; BYTE $0xd5
+#define TDPBUSD_3_5_7 BYTE $0xc4; BYTE $0xe2; BYTE $0x41; BYTE $0x5e; BYTE $0xdd
+#define TDPBUSD_2_4_6 BYTE $0xc4; BYTE $0xe2; BYTE $0x49; BYTE $0x5e; BYTE $0xd4
+#define TDPBUSD_3_4_7 BYTE $0xc4; BYTE $0xe2; BYTE $0x41; BYTE $0x5e; BYTE $0xdc
+
 // func amxTiles(a *amxArgs)
 TEXT ·amxTiles(SB), NOSPLIT, $24-8
 	MOVQ a+0(FP), BX
@@ -254,4 +266,146 @@ deep1:
 	TILESTORE_0_AX
 	TILESTORE_1_AX64
 	TILERELEASE
+	RET
+
+// func amxBytes(a *byteArgs)
+TEXT ·amxBytes(SB), NOSPLIT, $16-8
+	MOVQ a+0(FP), BX
+	STMXCSR saved-8(SP)
+	MOVL $0x9fc0, flush-16(SP) // as in the generated kernels
+	LDMXCSR flush-16(SP)
+	MOVQ byteArgs_Config(BX), AX
+	LDTILECFG_AX
+
+bytes:
+	LEAQ byteArgs_Links(BX), CX
+	MOVQ byteArgs_From(BX), R10
+	MOVQ byteArgs_LDFrom(BX), R12
+
+link:
+	MOVQ byteOperands_A(CX), SI
+	MOVQ byteOperands_RS(CX), R8
+	MOVQ byteOperands_B(CX), AX
+	MOVQ byteOperands_Depth(CX), R13
+	ADDQ $3, R13
+	SHRQ $2, R13               // groups of 64
+	XORQ R9, R9                // all rows begin with the same sums
+	TILELOAD_AX_0
+	TILELOAD_AX64_1
+	CMPQ byteArgs_Rows(BX), $16
+	JLE  few
+	TILELOAD_AX_2
+	TILELOAD_AX64_3
+	MOVQ R8, DX
+	SHLQ $4, DX
+	ADDQ SI, DX
+	MOVQ $128, R9
+	ADDQ R9, AX
+
+group:
+	TILELOAD_SI_4
+	TILELOAD_AX_6
+	TDPBUSD_0_4_6
+	TILELOAD_AX64_7
+	TDPBUSD_1_4_7
+	TILELOAD_DX_5
+	TDPBUSD_2_5_6
+	TDPBUSD_3_5_7
+	ADDQ $64, SI
+	ADDQ $64, DX
+	ADDQ $2048, AX
+	DECQ R13
+	JNE  group
+	JMP  sums
+
+// At most 16 rows: the groups by turns to two pairs of sums, so that four chains are in flight.
+few:
+	TILEZERO_2
+	TILEZERO_3
+	MOVQ $128, R9
+	ADDQ R9, AX
+
+turn:
+	TILELOAD_SI_4
+	TILELOAD_AX_6
+	TDPBUSD_0_4_6
+	TILELOAD_AX64_7
+	TDPBUSD_1_4_7
+	ADDQ $64, SI
+	ADDQ $2048, AX
+	DECQ R13
+	JEQ  sums
+	TILELOAD_SI_4
+	TILELOAD_AX_6
+	TDPBUSD_2_4_6
+	TILELOAD_AX64_7
+	TDPBUSD_3_4_7
+	ADDQ $64, SI
+	ADDQ $2048, AX
+	DECQ R13
+	JNE  turn
+
+sums:
+	MOVQ byteArgs_Sums(BX), AX
+	LEAQ 2048(AX), R11
+	TILESTORE_0_AX
+	TILESTORE_1_AX64
+	TILESTORE_2_R11
+	TILESTORE_3_R1164
+	MOVQ byteOperands_ScaleB(CX), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ R9, byteOperands_ScaleB(CX)
+	MOVQ byteOperands_Pitch(CX), DX
+	ADDQ DX, byteOperands_B(CX)
+	MOVQ byteOperands_ScaleA(CX), SI
+	MOVQ byteArgs_C(BX), DI
+	MOVQ byteArgs_LDC(BX), R8
+	MOVQ byteArgs_Rows(BX), R13
+
+row:
+	VMOVDQU32 (AX), Z0
+	VMOVDQU32 64(AX), Z1
+	CMPQ byteArgs_Rows(BX), $16
+	JGT  scale
+	VPADDD 2048(AX), Z0, Z0
+	VPADDD 2112(AX), Z1, Z1
+
+scale:
+	VBROADCASTSS (SI), Z2
+	VMULPS Z4, Z2, Z3
+	VCVTDQ2PS Z0, Z0
+	VMULPS Z3, Z0, Z0
+	VADDPS (R10), Z0, Z0
+	VMOVUPS Z0, (DI)
+	VMULPS Z5, Z2, Z3
+	VCVTDQ2PS Z1, Z1
+	VMULPS Z3, Z1, Z1
+	VADDPS 64(R10), Z1, Z1
+	VMOVUPS Z1, 64(DI)
+	ADDQ R9, AX
+	ADDQ $4, SI
+	ADDQ R12, R10
+	ADDQ R8, DI
+	DECQ R13
+	JNE  row
+	ADDQ $byteOperands__size, CX
+	LEAQ (byteArgs_Links+2*byteOperands__size)(BX), DX
+	CMPQ CX, DX
+	JEQ  next
+	CMPQ byteOperands_Depth(CX), $0
+	JEQ  next
+	MOVQ byteArgs_C(BX), R10
+	MOVQ byteArgs_LDC(BX), R12
+	JMP  link
+
+next:
+	ADDQ R9, byteArgs_C(BX)
+	MOVQ byteArgs_FromStep(BX), DX
+	ADDQ DX, byteArgs_From(BX)
+	DECQ byteArgs_Panels(BX)
+	JNE  bytes
+	TILERELEASE
+	LDMXCSR saved-8(SP)
+	VZEROUPPER
 	RET

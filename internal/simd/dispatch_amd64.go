@@ -10,22 +10,32 @@ import "golang.org/x/sys/cpu"
 func machineSets() []*Set {
 	var sets []*Set
 	x := &cpu.X86
-	avx2 := x.HasAVX2 && x.HasFMA && x.HasBMI2 // and so F16C, which x does not tell
-	if avx2 && x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL {
+	if hasAVX512() {
+		plain := withBytes(&setAVX512, byteAVX512, byteVNNI)
 		if hasAMX() {
-			sets = append(sets, withBlocks(&setAVX512, "amx", &amxBlocks))
+			sets = append(sets, withBlocks(withBytes(&setAVX512, byteAVX512, byteVNNI, byteAMX), "amx", &amxBlocks))
 		}
-		switch dot := withBlocks(&setAVX512, "avx512bf16", &dotBlocks); {
+		switch dot := withBlocks(plain, "avx512bf16", &dotBlocks); {
 		case !x.HasAVX512BF16:
-			sets = append(sets, &setAVX512)
+			sets = append(sets, plain)
 		case dotShare() < dotPays:
-			sets = append(sets, dot, &setAVX512)
+			sets = append(sets, dot, plain)
 		default:
-			sets = append(sets, &setAVX512, dot)
+			sets = append(sets, plain, dot)
 		}
 	}
-	if avx2 {
-		sets = append(sets, &setAVX2)
+	if hasAVX2() {
+		sets = append(sets, withBytes(&setAVX2, byteAVX2, byteAVXVNNI))
 	}
 	return sets
+}
+
+func hasAVX2() bool {
+	x := &cpu.X86
+	return x.HasAVX2 && x.HasFMA && x.HasBMI2 // and so F16C, which x does not tell
+}
+
+func hasAVX512() bool {
+	x := &cpu.X86
+	return hasAVX2() && x.HasAVX512F && x.HasAVX512DQ && x.HasAVX512BW && x.HasAVX512VL
 }

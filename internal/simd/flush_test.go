@@ -119,6 +119,35 @@ func faintRuns(s *Set) map[string]func() []float32 {
 		}
 		return out
 	}
+	runs["Bytes"] = func() []float32 {
+		const m, k = 2, 5
+		f := byteForm{s.NR, s.Weights[3]}
+		args := ByteArgs{A: make([]int8, m*ByteDepth(k)), ScaleA: make([]float32, m), K: k, LDC: s.NR, M: m, N: s.NR}
+		var out []float32
+		for i := range n/(m*k) - 1 {
+			x, w := slices.Clone(a[i*m*k:][:m*k]), slices.Clone(b[:k*s.NR])
+			for j := range x {
+				x[j] *= 1 + 1e9*float32(i*j%2) // so that others of the row are small beside the greatest
+				x[j] = Narrow(float64(x[j]) * 1e-12)
+			}
+			for j := range w {
+				w[j] = Narrow(float64(w[j]) * 1e-12)
+			}
+			f.Products.Rows(args.A, args.ScaleA, x, m, k, k, 1)
+			args.B, args.ScaleB, args.Pitch = encodePanels(nil, f, w, s.NR, k)
+			args.C = make([]float32, m*s.NR)
+			f.Products.Run(&args)
+			args.From, args.LDFrom = slices.Clone(args.C), s.NR // and the difference of two sums
+			for j := range args.From {
+				args.From[j] = Narrow(float64(args.From[j]) * -(1 + 1e-6))
+			}
+			out = append(out, args.C...)
+			f.Products.Run(&args)
+			out = append(out, args.C...)
+			args.From = nil
+		}
+		return out
+	}
 	return runs
 }
 

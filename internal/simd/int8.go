@@ -22,8 +22,8 @@ type Bytes struct {
 }
 
 // ByteArgs is the operands of Bytes: C has M rows and N columns. A and A2 are of Rows, B and B2
-// panels of NR columns of Encode, Pitch and Pitch2 bytes apart. K2 is 0 without a second product,
-// and a nil From is zeros.
+// panels of NR columns of Encode, Pitch and Pitch2 bytes apart, with scales for whole panels. K2 is 0
+// without a second product, and a nil From is zeros.
 type ByteArgs struct {
 	A, A2           []int8
 	ScaleA, ScaleA2 []float32
@@ -144,7 +144,7 @@ func byteRowsGeneric(dst []int8, scale []float32, src []float32, rows, depth, rs
 			scale[r] = top / byteMost
 			by := byteMost / top
 			for k := range depth {
-				to[k] = int8(math.RoundToEven(float64(from[k*cs] * by)))
+				to[k] = int8(math.RoundToEven(float64(Narrow(float64(from[k*cs]) * float64(by)))))
 			}
 		}
 	}
@@ -158,22 +158,20 @@ func (a *ByteArgs) run(nr int) {
 			if a.From != nil {
 				sum = a.From[r*a.LDFrom+j]
 			}
-			sum += byteLink(a.A[r*ByteDepth(a.K):], a.B[j/nr*a.Pitch:], j%nr, nr, a.K, a.ScaleA[r], a.ScaleB[j])
-			if sum = Flush(sum); a.K2 > 0 {
-				sum = Flush(sum + byteLink(a.A2[r*ByteDepth(a.K2):], a.B2[j/nr*a.Pitch2:], j%nr, nr, a.K2, a.ScaleA2[r], a.ScaleB2[j]))
+			sum = addByte(sum, a.A[r*ByteDepth(a.K):], a.B[j/nr*a.Pitch:], j%nr, nr, a.K, a.ScaleA[r], a.ScaleB[j])
+			if a.K2 > 0 {
+				sum = addByte(sum, a.A2[r*ByteDepth(a.K2):], a.B2[j/nr*a.Pitch2:], j%nr, nr, a.K2, a.ScaleA2[r], a.ScaleB2[j])
 			}
 			a.C[r*a.LDC+j] = sum
 		}
 	}
 }
 
-func byteLink(a, b []int8, j, nr, depth int, scaleA, scaleB float32) float32 {
+func addByte(start float32, a, b []int8, j, nr, depth int, scaleA, scaleB float32) float32 {
 	sum := int32(0)
 	for k := range depth {
 		sum += int32(a[k]) * int32(b[4*nr+k/4*4*nr+4*j+k%4])
 	}
-	return Narrow(float64(sum32(sum)) * float64(Narrow(float64(scaleA)*float64(scaleB))))
+	scaled := Narrow(float64(float32(sum)) * float64(Narrow(float64(scaleA)*float64(scaleB))))
+	return Narrow(float64(start) + float64(scaled))
 }
-
-// sum32 is rounded to float32 before it is multiplied.
-func sum32(s int32) float32 { return float32(s) }

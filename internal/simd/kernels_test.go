@@ -580,7 +580,12 @@ func TestAllocatesNothing(t *testing.T) {
 		gruBack := &CellArgs{Rows: 1, H: 20, Units: 20, Gates: &x[0], Side: &y[0], HPrev: &y[20], DHid: &y[40]}
 		blocks, packed := s.Weights[1].Blocks, make([]uint16, 3<<9)
 		block := &BlockArgs{A: packed, B: packed[1<<9:], Pitch: 1 << 10, C: y, LDC: 40, M: 2, N: 31, K: 32}
+		bytes := s.Weights[3].Products
+		panel, scale, pitch := encodePanels(nil, byteForm{s.NR, s.Weights[3]}, x, 4, 25)
+		byteArgs := &ByteArgs{A: make([]int8, 2*ByteDepth(25)), ScaleA: make([]float32, 2), B: panel, ScaleB: scale, Pitch: pitch, C: y, LDC: 4, K: 25, M: 2, N: 4}
 		if n := testing.AllocsPerRun(10, func() {
+			bytes.Rows(byteArgs.A, byteArgs.ScaleA, x, 2, 25, 25, 1)
+			bytes.Run(byteArgs)
 			if blocks != nil {
 				blocks.PackA(packed, x, 2, 32, 32, 1, 32*blocks.Rows)
 				blocks.Run(block)

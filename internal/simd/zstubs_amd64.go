@@ -323,3 +323,28 @@ func gruAVX2(a *CellArgs)
 //
 //go:noescape
 func gruGradAVX2(a *CellArgs)
+
+// byteTilesAVX512 computes tiles of a product of bytes, panel after panel.
+//
+//go:noescape
+func byteTilesAVX512(a *byteArgs)
+
+// byteTilesVNNI computes tiles of a product of bytes, panel after panel.
+//
+//go:noescape
+func byteTilesVNNI(a *byteArgs)
+
+// byteTilesAVX2 computes tiles of a product of bytes, panel after panel.
+//
+//go:noescape
+func byteTilesAVX2(a *byteArgs)
+
+// byteTilesAVXVNNI computes tiles of a product of bytes, panel after panel.
+//
+//go:noescape
+func byteTilesAVXVNNI(a *byteArgs)
+
+// byteRowsAVX2 rounds rows to bytes.
+//
+//go:noescape
+func byteRowsAVX2(a *byteRowsArgs)

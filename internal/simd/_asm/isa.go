@@ -81,6 +81,18 @@ func (g *gen) function(name, args, doc string) gotypes.Component {
 	return g.Dereference(g.Param("a"))
 }
 
+// offset is that of a field of such a struct.
+func (g *gen) offset(name, field string) int {
+	var fields []*types.Var
+	for f := range g.pkg.Scope().Lookup(name).Type().Underlying().(*types.Struct).Fields() {
+		if fields = append(fields, f); f.Name() == field {
+			offsets := gotypes.Sizes.Offsetsof(fields)
+			return int(offsets[len(offsets)-1])
+		}
+	}
+	panic(name + " has no " + field)
+}
+
 // size is the bytes of an argument struct of package simd.
 func (g *gen) size(name string) int64 {
 	return gotypes.Sizes.Sizeof(g.pkg.Scope().Lookup(name).Type())
@@ -139,6 +151,9 @@ var constants = map[string]uint32{
 	"abs":     1<<31 - 1,
 	"bias":    127,
 	"lsb":     1,
+	"ones":    1<<16 | 1,
+	"top":     math.Float32bits(127), // of a byte
+	"faint":   math.Float32bits(0x1p-100),
 	"below":   0x7fff, // just below half a unit of bfloat16
 	"flush":   0x9fc0, // of MXCSR: flush to zero, denormals are zero, all exceptions masked, round to nearest
 }

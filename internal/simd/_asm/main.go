@@ -37,10 +37,11 @@ type file struct {
 }
 
 var targets = []target{
-	{"simd", []string{"kernels.go", "vector_amd64.go"}, []file{
+	{"simd", []string{"kernels.go", "vector_amd64.go", "byte_amd64.go"}, []file{
 		{"zgemm_amd64.s", (*gen).gemm},
 		{"zvec_amd64.s", (*gen).vectors},
 		{"zcell_amd64.s", (*gen).cells},
+		{"zbyte_amd64.s", (*gen).byteProducts},
 	}, "zstubs_amd64.go"},
 	{"bench", []string{"probe_amd64.go"}, []file{{"zprobe_amd64.s", (*gen).probes}}, "zprobe_amd64.go"},
 }

@@ -49,7 +49,6 @@ var set{{$isa}} = Set{
 		{Name: "float32", Group: 1, Bytes: 4, Tiles: gemmTiles{{$isa}}},
 		{Name: "bfloat16", Group: 1, Bytes: 4, Encode: encodeBF16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundBF16{{$isa}}, Narrow: narrowBF16{{$isa}}, Widen: widenBF16{{$isa}}},
 		{Name: "float16", Group: 1, Bytes: 4, Encode: encodeFP16{{$isa}}, Tiles: gemmTiles{{$isa}}, Round: roundFP16{{$isa}}, Narrow: narrowFP16{{$isa}}, Widen: widenFP16{{$isa}}},
-		byteWeights({{.NR}}, false, bytesGeneric({{.NR}})),
 	},
 	NarrowUnit: narrowUnit{{$isa}}, WidenUnit: widenUnit{{$isa}},
 	Pack: pack, PackT: packT,
