@@ -39,6 +39,9 @@ type Attr struct {
 	Value any
 }
 
+// encoded is a TensorProto, as an attribute.
+type encoded []byte
+
 func appendBytes(b []byte, num protowire.Number, v []byte) []byte {
 	return protowire.AppendBytes(protowire.AppendTag(b, num, blob), v)
 }
@@ -57,6 +60,8 @@ func (a Attr) encode() []byte {
 	switch v := a.Value.(type) {
 	case int:
 		b, typ = appendInt(b, 3, int64(v)), attrInt
+	case encoded:
+		b, typ = appendBytes(b, 5, v), attrTensor
 	case float32:
 		b, typ = protowire.AppendFixed32(protowire.AppendTag(b, 2, fixed4), math.Float32bits(v)), attrFloat
 	case string:
@@ -87,7 +92,11 @@ func (a Attr) encode() []byte {
 // Node adds an operation with the name of its first output. An input or output ""
 // is omitted.
 func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
-	var b []byte
+	g.nodes = append(g.nodes, encodeNode(op, in, out, attrs))
+}
+
+// encodeNode returns a NodeProto.
+func encodeNode(op string, in, out []string, attrs []Attr) (b []byte) {
 	for _, s := range in {
 		b = appendText(b, 1, s)
 	}
@@ -104,7 +113,7 @@ func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
 	for _, a := range attrs {
 		b = appendBytes(b, 5, a.encode())
 	}
-	g.nodes = append(g.nodes, b)
+	return b
 }
 
 // Op adds an operation with one output and returns the generated name of the
@@ -124,11 +133,7 @@ func (g *Builder) Name() string {
 // Floats adds a constant array and returns its name; for a name of "" one is
 // generated.
 func (g *Builder) Floats(name string, data []float32, dims ...int) string {
-	raw := make([]byte, 0, 4*len(data))
-	for _, v := range data {
-		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
-	}
-	return g.initializer(name, typeFloat, raw, dims)
+	return g.initializer(name, typeFloat, float32s(data), dims)
 }
 
 // Float adds a scalar constant and returns its name.
@@ -155,14 +160,25 @@ func (g *Builder) initializer(name string, dtype int64, raw []byte, dims []int) 
 	if name == "" {
 		name = g.Name()
 	}
-	var b []byte
+	g.initializers = append(g.initializers, encodeTensor(name, dtype, raw, dims))
+	return name
+}
+
+// encodeTensor returns a TensorProto.
+func encodeTensor(name string, dtype int64, raw []byte, dims []int) (b []byte) {
 	for _, d := range dims {
 		b = appendInt(b, 1, int64(d))
 	}
-	b = appendInt(b, 2, dtype)
-	b = appendText(b, 8, name)
-	g.initializers = append(g.initializers, appendBytes(b, 9, raw))
-	return name
+	b = appendText(appendInt(b, 2, dtype), 8, name)
+	return appendBytes(b, 9, raw)
+}
+
+func float32s(data []float32) []byte {
+	raw := make([]byte, 0, 4*len(data))
+	for _, v := range data {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
+	}
+	return raw
 }
 
 // describe returns a ValueInfoProto; a dimension is a size or a name.

@@ -163,10 +163,11 @@ func (m *Model) normalized(first, n *node, slot int) *node {
 	if b != nil && (b.kind != floats || b.len() != channels) {
 		return nil
 	}
-	weight, bias := slices.Clone(w.host), make([]float32, channels)
+	weight, bias, factors := slices.Clone(w.host), make([]float32, channels), make([]float64, channels)
 	each, epsilon := len(weight)/channels, float64(n.floatAttr("epsilon", 1e-5))
 	for c := range bias {
 		factor, start := float64(stats[0][c])/math.Sqrt(float64(stats[3][c])+epsilon), 0.0
+		factors[c] = factor
 		if b != nil {
 			start = float64(b.host[c])
 		}
@@ -180,8 +181,12 @@ func (m *Model) normalized(first, n *node, slot int) *node {
 	with.in = []int{first.in[0], m.newConstant(first, &value{dims: w.dims, kind: floats, host: weight}), m.newConstant(first, &value{dims: []int{channels}, kind: floats, host: bias})}
 	if old, ok := first.prepared.(*convolution); ok { // its weights are not needed
 		m.params = slices.DeleteFunc(m.params, func(p *tensor.Param) bool { return p == old.weight || p == old.bias })
+		m.weights.uses = slices.DeleteFunc(m.weights.uses, func(u *use) bool { return u.param == old.weight })
 	}
-	with.prepared = prepareConv(m, &with)
+	conv := prepareConv(m, &with).(*convolution)
+	u := m.weights.uses[len(m.weights.uses)-1]
+	u.slot, u.factors = first.in[1], factors
+	with.prepared = conv
 	return &with
 }
 

@@ -109,7 +109,12 @@ func prepareConv(m *Model, n *node) any {
 	if w == nil || w.kind != floats || w.len() == 0 || w.rank() < 3 || w.rank() > 4 || n.has(2) && b == nil || b != nil && (b.kind != floats || b.len() == 0) {
 		return nil
 	}
-	c := &convolution{weight: m.param(w.host, w.dims...)}
+	c := &convolution{}
+	if n.op == "Conv" {
+		c.weight = m.weight(n, 1, "convolution", nil, w.dims...)
+	} else {
+		c.weight = m.param(w.host, w.dims...)
+	}
 	if b != nil {
 		c.bias = m.param(b.host, b.len())
 	}

@@ -11,7 +11,7 @@ func prepareGather(m *Model, n *node) any {
 	if m.constant(n, 1) != nil || table == nil || table.kind != floats || table.rank() != 2 || table.len() == 0 || n.intAttr("axis", 0) != 0 {
 		return nil
 	}
-	return m.param(table.host, table.dims...)
+	return m.weight(n, 0, "embedding", nil, table.dims...)
 }
 
 // at makes an index from outside one into size elements.

@@ -11,11 +11,9 @@ import (
 // Linear is a MatMul or Gemm with constant weights: x·Wᵀ + b, along the last dimension.
 type Linear struct{ Weight, Bias *tensor.Param } // [out,in]; [out], or nil
 
-// transposed returns a matrix [rows,cols] as [cols,rows].
-func transposed(m []float32, rows, cols int) []float32 {
-	out := make([]float32, len(m))
-	strided(out, m, []int{cols, rows}, []int{1, cols}, 0)
-	return out
+// turned returns the places of the elements of a transposed matrix in the matrix [rows,cols].
+func turned(rows, cols int) func(i int) int {
+	return func(i int) int { return i%rows*cols + i/rows }
 }
 
 // matrix reports whether v is a constant matrix of floats with elements.
@@ -29,15 +27,15 @@ func prepareGemm(m *Model, n *node) any {
 		return nil
 	}
 	out, in := w.dims[0], w.dims[1]
-	data := w.host
+	var at func(i int) int
 	if n.intAttr("transB", 0) == 0 {
-		data = transposed(w.host, out, in)
+		at = turned(out, in)
 		out, in = in, out
 	}
 	if c != nil && (c.kind != floats || c.len() != out || c.dims[c.rank()-1] != out) {
 		return nil
 	}
-	l := &Linear{Weight: m.param(data, out, in)}
+	l := &Linear{Weight: m.weight(n, 1, "linear", at, out, in)}
 	if c != nil {
 		l.Bias = m.param(c.host, out)
 	}
@@ -46,7 +44,7 @@ func prepareGemm(m *Model, n *node) any {
 
 func prepareMatMul(m *Model, n *node) any {
 	if w := m.constant(n, 1); m.constant(n, 0) == nil && matrix(w) {
-		return &Linear{Weight: m.param(transposed(w.host, w.dims[0], w.dims[1]), w.dims[1], w.dims[0])}
+		return &Linear{Weight: m.weight(n, 1, "linear", turned(w.dims[0], w.dims[1]), w.dims[1], w.dims[0])}
 	}
 	return nil
 }

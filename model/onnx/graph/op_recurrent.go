@@ -64,7 +64,7 @@ func prepareRecurrent(m *Model, n *node) any {
 	}
 	if w, r, b := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3); w != nil && r != nil && (b != nil || !n.has(3)) && !n.has(7) {
 		c.check(n, w, r, b)
-		c.keep(m, w, r, b)
+		c.keep(m, n, w, r, b)
 	}
 	return c
 }
@@ -188,20 +188,21 @@ func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW
 }
 
 // keep makes parameters of constant weights.
-func (c *recurrent) keep(m *Model, w, r, b *value) {
+func (c *recurrent) keep(m *Model, n *node, w, r, b *value) {
 	hidden, input := r.dims[2], w.dims[2]
 	rows := len(c.order) * hidden
 	c.input = input
-	var biases []float32
-	if b != nil {
-		biases = b.host
-	}
 	for d := range c.directions {
-		W, R, BW, BR := c.weightsOf(d, hidden, input, w.host, r.host, biases)
+		// at returns the places of the elements of direction d, of which a gate has a number.
+		at := func(gate int) func(i int) int {
+			return func(i int) int { return (d*c.gates+c.order[i/gate])*gate + i%gate }
+		}
 		dir := tensor.Direction{Reverse: c.reverse(d), Slot: d}
-		dir.Params[cell.W], dir.Params[cell.R] = m.param(W, rows, input).T(), m.param(R, rows, hidden).T()
+		dir.Params[cell.W] = m.weight(n, 1, n.op+" input", at(hidden*input), rows, input).T()
+		dir.Params[cell.R] = m.weight(n, 2, n.op+" recurrent", at(hidden*hidden), rows, hidden).T()
 		if b != nil {
-			dir.Params[cell.BW], dir.Params[cell.BR] = m.param(BW, rows).T(), m.param(BR, rows).T()
+			both := b.host[d*2*c.gates*hidden:][:2*c.gates*hidden]
+			dir.Params[cell.BW], dir.Params[cell.BR] = m.param(c.reordered(both[:c.gates*hidden]), rows).T(), m.param(c.reordered(both[c.gates*hidden:]), rows).T()
 		}
 		c.dirs = append(c.dirs, dir)
 	}

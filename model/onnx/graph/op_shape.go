@@ -192,6 +192,9 @@ func prepareConstant(m *Model, n *node) any {
 	}
 	if n.out[0] >= 0 { // the nodes after it see a constant
 		m.constants[n.out[0]] = v
+		if a := n.attrs["value"]; a != nil {
+			m.weights.store(n.out[0], a.tensor, v)
+		}
 	}
 	return v
 }

@@ -45,8 +45,9 @@ type Model struct {
 	nodes     []*node
 	running   []*node         // what runs in their place
 	params    []*tensor.Param // weights that the tape's operations take directly
-	plans     plans           // recorded runs
-	budget    int             // elements one run may make
+	weights   weights
+	plans     plans // recorded runs
+	budget    int   // elements one run may make
 	segment   segment
 	refused   refusals
 }
@@ -275,6 +276,7 @@ func parse(path string, b []byte, on ...*tensor.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.rest(p)
 	return m, nil
 }
 
@@ -345,6 +347,7 @@ func (l *linker) body(g *graphProto) (outs []int, err error) {
 			return nil, &model.FileError{File: l.m.path, Tensor: t.name, Problem: problem}
 		}
 		l.m.constants[slot] = v
+		l.m.weights.store(slot, t, v)
 	}
 	if l.parent == nil {
 		if err := l.linkInputs(g.inputs); err != nil {
@@ -428,6 +431,7 @@ func (l *linker) linkNode(g *graphProto, at int) error {
 		return l.defineOutputs(n, p)
 	}
 	n.def = def
+	l.m.weights.noteQuantized(n)
 	for i := range p.attrs {
 		a := &p.attrs[i]
 		if n.attrs[a.name] != nil {
@@ -627,6 +631,8 @@ func (m *Model) prepareNodes(f *folder, nodes []*node) (kept []*node, err error)
 		}
 		if len(m.params) > weights || !f.fold(n) {
 			kept = append(kept, n)
+		} else if n.op != "Constant" {
+			m.weights.folded = append(m.weights.folded, n)
 		}
 	}
 	return kept, nil

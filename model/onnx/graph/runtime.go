@@ -85,7 +85,11 @@ func (rt *Runtime) Run(ctx context.Context, file []byte, m *Model, inputs map[st
 		Model  string      `json:"model"`
 		Path   string      `json:"path"` // instead of Model, with data in other files
 		Inputs []wireValue `json:"inputs"`
-	}{}
+		Level  string      `json:"level"` // of optimizations
+	}{Level: "all"}
+	if m.resting() { // higher levels let MatMul round its other operand too
+		request.Level = "basic"
+	}
 	if m.external != nil {
 		path, err := filepath.Abs(m.path)
 		if err != nil {

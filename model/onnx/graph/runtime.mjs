@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 
 const arrays = { float32: Float32Array, int64: BigInt64Array, int32: Int32Array, bool: Uint8Array };
 const request = JSON.parse(readFileSync(0, 'utf8'));
-const session = await ort.InferenceSession.create(request.path || Buffer.from(request.model, 'base64'), { intraOpNumThreads: 1, logSeverityLevel: 3 });
+const session = await ort.InferenceSession.create(request.path || Buffer.from(request.model, 'base64'), { intraOpNumThreads: 1, logSeverityLevel: 3, graphOptimizationLevel: request.level });
 const feeds = {};
 for (const v of request.inputs) {
   const bytes = Uint8Array.from(Buffer.from(v.data, 'base64')); // a copy, so that it is aligned

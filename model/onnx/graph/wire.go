@@ -30,6 +30,7 @@ type field struct {
 	typ protowire.Type
 	n   uint64
 	b   []byte
+	raw []byte // all of it, with the tag
 }
 
 // The wire types, short, for the switches below. A known field of another wire
@@ -50,8 +51,8 @@ func (f *field) key() protowire.Number { return key(f.num, f.typ) }
 // eachField calls visit for the fields of a message in their order.
 func eachField(b []byte, visit func(f *field) error) error {
 	for len(b) > 0 {
-		var f field
 		var n int
+		f := field{raw: b}
 		f.num, f.typ, n = protowire.ConsumeTag(b)
 		if n < 0 {
 			return errTruncated
@@ -75,6 +76,7 @@ func eachField(b []byte, visit func(f *field) error) error {
 			return errTruncated
 		}
 		b = b[n:]
+		f.raw = f.raw[:len(f.raw)-len(b)]
 		if err := visit(&f); err != nil {
 			return err
 		}
@@ -197,6 +199,7 @@ type tensorProto struct {
 	ints     []int64   // int32_data, int64_data, uint64_data
 	external *external // nil: the data are here
 	segment  bool
+	place    int // among the tensors of the file, from 1
 }
 
 type valueProto struct {
@@ -374,6 +377,7 @@ func (m *modelProto) decodeTensor(t *tensorProto, b []byte) error {
 	if err := m.counts.bump("tensors", &m.counts.tensors, maxTensors); err != nil {
 		return err
 	}
+	t.place = m.counts.tensors
 	return eachField(b, func(f *field) (err error) {
 		switch f.key() {
 		case key(1, blob), key(1, varint):

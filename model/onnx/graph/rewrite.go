@@ -1,0 +1,354 @@
+package graph
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/carousel-ml/carousel/internal/half"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
+)
+
+// The first versions of the standard operators in which DequantizeLinear has an axis, and in which
+// Cast has bfloat16.
+const axisOpset, bfloatOpset = 13, 13
+
+// initializerIR is the first version of the format in which an initializer need not be an input.
+const initializerIR = 4
+
+// WriteQuantized writes the model's file with the weights as they rest: those in [tensor.Int8] as
+// integers, scales and a DequantizeLinear with an axis, or before operator set 13 a Cast and a Mul;
+// those in 16 bits as such numbers and a Cast, with a property that tells [Read] of it (bfloat16
+// before operator set 13 stays float32). All else remains as it is, except that data in other files
+// become part of this one. A file that has been changed since it was read, weights that the file has
+// as integers already and that rest as others, and a file of more than 2 GiB are *model.FileErrors;
+// others are those of writing.
+func (m *Model) WriteQuantized(path string) error {
+	b, err := m.rewritten()
+	if err != nil {
+		return err
+	}
+	if len(b) > maxFile {
+		return tooLarge(path, int64(len(b)))
+	}
+	return model.WriteFileAtomic(path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
+
+func (m *Model) rewritten() ([]byte, error) {
+	b, err := m.file()
+	if err != nil {
+		return nil, &model.FileError{File: m.path, Problem: "cannot be read: " + bare(err).Error(), Err: err}
+	}
+	p, err := decodeModel(b)
+	if err != nil || p.graph == nil {
+		return nil, m.badf("the file has been changed since it was read")
+	}
+	m.trace()
+	w := &rewriter{m: m, ir: p.ir, sources: map[int]*source{}, gone: map[string]bool{}, names: map[string]bool{}}
+	for _, name := range m.names {
+		w.names[name] = true
+	}
+	for _, s := range m.weights.listed {
+		if s.rest == tensor.Float32 || m.asInFile(s) {
+			continue
+		}
+		if s.place == 0 {
+			return nil, m.badf("the weights %s are integers already, with other scales than they rest with; write them from the file with floats", clip(m.names[s.slot]))
+		}
+		w.sources[s.place] = s
+	}
+	return w.model(b)
+}
+
+// asInFile reports whether the file has weights that rest as it would be written.
+func (m *Model) asInFile(s *source) bool {
+	if !slices.Equal(s.from.host, m.constants[s.slot].host) {
+		return false
+	}
+	return s.place == 0 || s.rest != tensor.Int8 && s.dtype != typeFloat || s.rest == tensor.BFloat16 && m.Opset < bfloatOpset
+}
+
+// rewriter copies a file field by field. It visits tensors in the order in which decodeModel
+// counts them.
+type rewriter struct {
+	m       *Model
+	ir      int64
+	tensors int             // seen
+	sources map[int]*source // to be replaced, by place
+	gone    map[string]bool // names of tensors that were
+	names   map[string]bool // in use
+}
+
+func (w *rewriter) model(b []byte) (out []byte, err error) {
+	err = eachField(b, func(f *field) error {
+		switch f.key() {
+		case key(7, blob):
+			g, _, err := w.graph(f.b)
+			out = appendBytes(out, 7, w.withoutInputs(g))
+			return err
+		case key(14, blob):
+			if name, _, _ := decodeEntry(f.b); strings.HasPrefix(name, metaRest) {
+				return nil
+			}
+		}
+		out = append(out, f.raw...)
+		return nil
+	})
+	for _, s := range w.m.weights.listed {
+		if s.rest == tensor.BFloat16 || s.rest == tensor.Float16 {
+			out = appendBytes(out, 14, appendText(appendText(nil, 1, metaRest+w.m.names[s.slot]), 2, s.rest.String()))
+		}
+	}
+	return out, err
+}
+
+// withoutInputs leaves out the inputs of a graph that were initializers and are results now.
+func (w *rewriter) withoutInputs(b []byte) (out []byte) {
+	eachField(b, func(f *field) error { // it was read before
+		if f.key() == key(11, blob) {
+			if v, _ := decodeValue(f.b); w.gone[v.name] {
+				return nil
+			}
+		}
+		out = append(out, f.raw...)
+		return nil
+	})
+	return out
+}
+
+// graph returns a graph and whether it has changed. New nodes are the first: they read nothing that
+// a node makes.
+func (w *rewriter) graph(b []byte) (out []byte, changed bool, err error) {
+	var nodes, rest []byte
+	err = eachField(b, func(f *field) error {
+		switch f.key() {
+		case key(1, blob):
+			node, made, err := w.node(f.b)
+			switch {
+			case err != nil:
+				return err
+			case made != nil:
+				nodes, rest, changed = append(nodes, made.nodes...), append(rest, made.tensors...), true
+				return nil
+			case node != nil:
+				rest, changed = appendBytes(rest, 1, node), true
+				return nil
+			}
+		case key(5, blob):
+			t, made, err := w.tensor(f.b, "")
+			switch {
+			case err != nil:
+				return err
+			case made != nil:
+				nodes, rest, changed = append(nodes, made.nodes...), append(rest, made.tensors...), true
+				return nil
+			case t != nil:
+				rest, changed = appendBytes(rest, 5, t), true
+				return nil
+			}
+		}
+		rest = append(rest, f.raw...)
+		return nil
+	})
+	return append(nodes, rest...), changed, err
+}
+
+// node returns what replaces a node: another one, or all that makes its value; neither if it
+// stays.
+func (w *rewriter) node(b []byte) (out []byte, made *replacement, err error) {
+	changed, output := false, ""
+	eachField(b, func(f *field) error { // it was read before
+		if f.key() == key(2, blob) {
+			output = string(f.b)
+		}
+		return nil
+	})
+	err = eachField(b, func(f *field) error {
+		if f.key() == key(5, blob) {
+			var attr []byte
+			if attr, made, err = w.attr(f.b, output); err != nil || made != nil {
+				return err
+			}
+			if attr != nil {
+				out, changed = appendBytes(out, 5, attr), true
+				return nil
+			}
+		}
+		out = append(out, f.raw...)
+		return nil
+	})
+	if !changed {
+		out = nil
+	}
+	return out, made, err
+}
+
+func (w *rewriter) attr(b []byte, output string) (out []byte, made *replacement, err error) {
+	changed := false
+	err = eachField(b, func(f *field) error {
+		var part []byte
+		var err error
+		switch f.key() {
+		case key(5, blob):
+			part, made, err = w.tensor(f.b, output)
+		case key(6, blob):
+			var different bool
+			if part, different, err = w.graph(f.b); !different {
+				part = nil
+			}
+		}
+		if part == nil {
+			out = append(out, f.raw...)
+		} else {
+			out, changed = appendBytes(out, f.num, part), true
+		}
+		return err
+	})
+	if !changed {
+		out = nil
+	}
+	return out, made, err
+}
+
+// replacement is what makes a value instead of a tensor of the file: fields of a graph.
+type replacement struct {
+	w              *rewriter
+	nodes, tensors []byte
+}
+
+// tensor returns what replaces a tensor: one that has its data, or all that makes its value; neither
+// if it stays. A tensor in a Constant node makes the node's output.
+func (w *rewriter) tensor(b []byte, output string) (out []byte, made *replacement, err error) {
+	w.tensors++
+	s := w.sources[w.tensors]
+	t := &tensorProto{}
+	if err := (&modelProto{}).decodeTensor(t, b); err != nil {
+		return nil, nil, err
+	}
+	if s == nil && t.external == nil {
+		return nil, nil, nil
+	}
+	v, problem := t.constant(filepath.Dir(w.m.path))
+	if problem != "" {
+		return nil, nil, w.m.badf("the tensor %s: %s", clip(t.name), problem)
+	}
+	if s == nil {
+		err = eachField(b, func(f *field) error {
+			if f.num != 9 && f.num != 13 && f.num != 14 {
+				out = append(out, f.raw...)
+			}
+			return nil
+		})
+		return appendBytes(out, 9, t.raw), nil, err
+	}
+	if !slices.Equal(v.host, s.from.host) {
+		return nil, nil, w.m.badf("the file has been changed since it was read: the weights %s", clip(t.name))
+	}
+	name := t.name
+	if output != "" {
+		name = output
+	}
+	made = &replacement{w: w}
+	made.of(s, name, v.dims)
+	w.gone[name] = true
+	return nil, made, nil
+}
+
+// of adds what makes the weights of a source under a name.
+func (r *replacement) of(s *source, name string, dims []int) {
+	now := r.w.m.constants[s.slot].host
+	first, last := name, s.dtype // what the first node makes, and the type of the value
+	var steps []func(out, in string)
+	step := func(op string, in []string, attrs ...Attr) func(out, from string) {
+		return func(out, from string) { r.node(op, append([]string{from}, in...), out, attrs...) }
+	}
+	switch q := s.bytes; {
+	case s.rest == tensor.Int8:
+		stored, axis := dims, q.from
+		if q.to-q.from > 1 {
+			stored, axis = slices.Concat([]int{len(q.scales)}, dims[q.to:]), 0
+		}
+		raw, scales := make([]byte, len(q.values)), slices.Clone(q.scales)
+		for i, b := range q.values {
+			raw[i] = byte(b)
+		}
+		for i, v := range scales {
+			if v == 0 { // of zeros
+				scales[i] = 1
+			}
+		}
+		first = r.tensor(name+"_int8", typeInt8, raw, stored)
+		if r.w.m.Opset >= axisOpset {
+			scale := r.tensor(name+"_scale", typeFloat, float32s(scales), []int{len(scales)})
+			steps = append(steps, step("DequantizeLinear", []string{scale}, Attr{"axis", axis}))
+		} else {
+			along := slices.Repeat([]int{1}, len(stored))
+			along[axis] = len(scales)
+			scale := r.tensor(name+"_scale", typeFloat, float32s(scales), along)
+			steps = append(steps, step("Cast", nil, Attr{"to", typeFloat}), step("Mul", []string{scale}))
+		}
+		if q.to-q.from > 1 {
+			steps = append(steps, step("Reshape", []string{r.tensor(name+"_shape", typeInt64, int64s(wide(dims)), []int{len(dims)})}))
+		}
+		if last != typeFloat {
+			steps = append(steps, step("Cast", nil, Attr{"to", int(last)}))
+		}
+	case s.rest == tensor.BFloat16 && r.w.m.Opset < bfloatOpset && last == typeFloat:
+		r.constant(name, typeFloat, float32s(now), dims)
+	default:
+		dtype, bits := int64(typeBFloat16), half.ToBFloat16
+		if s.rest == tensor.Float16 {
+			dtype, bits = typeFloat16, half.ToFloat16
+		}
+		raw := make([]byte, 0, 2*len(now))
+		for _, v := range now {
+			raw = binary.LittleEndian.AppendUint16(raw, bits(v))
+		}
+		first = r.tensor(fmt.Sprintf("%s_%s", name, s.rest), dtype, raw, dims)
+		steps = append(steps, step("Cast", nil, Attr{"to", int(last)}))
+	}
+	for i, f := range steps {
+		out := name
+		if i < len(steps)-1 {
+			out = r.w.fresh(fmt.Sprintf("%s_%d", name, i+1))
+		}
+		f(out, first)
+		first = out
+	}
+}
+
+// fresh returns a name that is not in use.
+func (w *rewriter) fresh(name string) string {
+	for w.names[name] {
+		name += "_"
+	}
+	w.names[name] = true
+	return name
+}
+
+func (r *replacement) node(op string, in []string, out string, attrs ...Attr) {
+	r.nodes = appendBytes(r.nodes, 1, encodeNode(op, in, []string{out}, attrs))
+}
+
+// tensor adds a constant with a name like that and returns the name.
+func (r *replacement) tensor(name string, dtype int64, raw []byte, dims []int) string {
+	name = r.w.fresh(name)
+	r.constant(name, dtype, raw, dims)
+	return name
+}
+
+func (r *replacement) constant(name string, dtype int64, raw []byte, dims []int) {
+	t := encodeTensor(name, dtype, raw, dims)
+	if r.w.ir < initializerIR {
+		r.node("Constant", nil, name, Attr{"value", encoded(t)})
+	} else {
+		r.tensors = appendBytes(r.tensors, 5, t)
+	}
+}
