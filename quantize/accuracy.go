@@ -36,8 +36,11 @@ func compare(f, q *task.Tally, seed uint64) *Accuracy {
 	r := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	list, shares := make([]int, len(f.Rows)), make([]float64, resamples)
 	for i := range shares {
-		for j := range list {
-			list[j] = r.IntN(len(list))
+		for j := 0; j < len(list); {
+			first := r.IntN(len(list)) // a block goes on at the beginning
+			for k := 0; k < max(f.Block, 1) && j < len(list); k, j = k+1, j+1 {
+				list[j] = (first + k) % len(list)
+			}
 		}
 		shares[i] = kept(f, f.Resampled(list), q.Resampled(list))
 	}

@@ -81,6 +81,7 @@ const (
 	batchRows   = 32
 	batchSteps  = 32
 	windows     = 15
+	wholes      = 3 // measurements of all rows
 	windowTime  = 4 * time.Millisecond
 	saturatedAt = 0.01
 )
@@ -109,10 +110,10 @@ func layers(s *tensor.Slab) (list []layer) {
 func speed(ctx context.Context, f, q *tensor.Slab) (s Speed, err error) {
 	r := rand.New(rand.NewPCG(1, 2))
 	one, other := layers(f), layers(q)
-	if s.Stream, err = alternate(ctx, steps(r, f, one, 1, 1), steps(r, q, other, 1, 1)); err != nil {
+	if s.Stream, err = alternate(ctx, windows, steps(r, f, one, 1, 1), steps(r, q, other, 1, 1)); err != nil {
 		return s, err
 	}
-	s.Batch, err = alternate(ctx, steps(r, f, one, batchRows, batchSteps), steps(r, q, other, batchRows, batchSteps))
+	s.Batch, err = alternate(ctx, windows, steps(r, f, one, batchRows, batchSteps), steps(r, q, other, batchRows, batchSteps))
 	return s, err
 }
 
@@ -140,11 +141,10 @@ func normal(r *rand.Rand, n int) []float32 {
 }
 
 // alternate times two functions by turns.
-func alternate(ctx context.Context, f, q func()) (Times, error) {
+func alternate(ctx context.Context, windows int, f, q func()) (Times, error) {
 	var list [2][]float64
 	calls := [2]int{}
 	for i, run := range []func(){f, q} {
-		run()
 		start := time.Now()
 		run()
 		calls[i] = int(windowTime/max(time.Since(start), time.Microsecond)) + 1

@@ -234,7 +234,7 @@ func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 		return err
 	}
 	if rows != nil {
-		whole, err := alternate(ctx, q.timed(ctx, q.f, rows), q.timed(ctx, q.m, rows))
+		whole, err := alternate(ctx, wholes, q.timed(ctx, q.f, rows), q.timed(ctx, q.m, rows))
 		if err != nil {
 			return err
 		}

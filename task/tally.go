@@ -7,6 +7,7 @@ type Tally struct {
 	Name   string                       // of the figure, as the task's evaluation and its JSON name it
 	Higher bool                         // whether more is better
 	Rate   bool                         // a share of errors: the accuracy is 1 minus it
+	Block  int                          // rows that follow each other and depend on each other, such as windows that overlap, which a bootstrap draws together; 0 means 1
 	Rows   [][]float64                  // a sentence, window, utterance or stretch of text each, all of one length
 	Of     func(sums []float64) float64 // the figure, of the sums of the columns of Rows
 }

@@ -91,6 +91,7 @@ type Data interface {
 //	Parts(ctx, Input, *PredictOptions) iter.Seq2[P, error]   a prediction in parts while it is computed, as [Trained.Parts] describes
 //	String() string   the kind of network in a few words
 //	Wants() *W   the data it needs, of any struct W; inspect prints its fields
+//	Slabs() []*tensor.Slab   the parameters of all its networks, of like shapes, if there are more than Slab's; that one is the first
 //	Title() string   of the report of its training, if not the task's
 //	Serves() (*Service, error)   how a server offers the model
 //	ExportONNX(ctx, path string) (*graph.Parity, error)   writes the model as an ONNX graph and compares the two

@@ -190,7 +190,7 @@ func (m *Model) Tally(ctx context.Context, from *Data, part task.Part, _ *Evalua
 	default:
 		name, of = "mae", func(s *score) mean { return s.absolute }
 	}
-	t := &task.Tally{Name: name, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
+	t := &task.Tally{Name: name, Block: m.cfg.Horizon, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
 	rows := map[window][]float64{}
 	for i, w := range list {
 		t.Rows[i] = make([]float64, 2)

@@ -85,6 +85,17 @@ func (m *Model) Config() Config { return m.cfg }
 // They must not be changed while the model is in use.
 func (m *Model) Slab() *tensor.Slab { return m.slab }
 
+// Slabs returns the parameters of the networks of all stages, the first those of Slab.
+func (m *Model) Slabs() []*tensor.Slab {
+	list := []*tensor.Slab{m.slab}
+	for _, other := range m.others {
+		if other != nil && !slices.Contains(list, other.slab) {
+			list = append(list, other.slab)
+		}
+	}
+	return list
+}
+
 // Notes returns remarks on the training, a sentence each: sizes that the data
 // forced, constant series, a transformation, shares of simple methods, the source of
 // intervals.

@@ -140,7 +140,7 @@ func (m *Model) Tally(ctx context.Context, d *Data, part task.Part, o *EvaluateO
 	if err != nil {
 		return nil, err
 	}
-	t := &task.Tally{Name: "wer", Of: func(s []float64) float64 { return Errors{Substitutions: int(s[0]), Reference: int(s[1])}.Rate() }}
+	t := &task.Tally{Name: "wer", Rate: true, Of: func(s []float64) float64 { return Errors{Substitutions: int(s[0]), Reference: int(s[1])}.Rate() }}
 	for _, r := range e.Results {
 		t.Rows = append(t.Rows, []float64{float64(r.Words.Total()), float64(r.Words.Reference)})
 	}
