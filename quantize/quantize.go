@@ -25,6 +25,14 @@ type Options struct {
 // DefaultOptions returns the defaults.
 func DefaultOptions() *Options { return &Options{Precision: "int8", MinAccuracy: 0.98} }
 
+func (o *Options) wanted() (tensor.Precision, error) {
+	r, err := tensor.ParsePrecision(o.Precision)
+	if err != nil || r == tensor.Float32 {
+		return r, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int8, bf16 or fp16", o.Precision)}
+	}
+	return r, nil
+}
+
 // Rows are data of which a part is scored.
 type Rows struct {
 	Data task.Data
@@ -40,9 +48,9 @@ type Rows struct {
 // A model that cannot be rounded and invalid options are a *data.InputError; other errors are those of
 // [task.Trained.Tally]. A refusal is no error: it is the report's verdict.
 func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scoring any, o *Options, progress func(string)) (*Report, error) {
-	wanted, err := tensor.ParsePrecision(o.Precision)
-	if err != nil || wanted == tensor.Float32 {
-		return nil, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int8, bf16 or fp16", o.Precision)}
+	wanted, err := o.wanted()
+	if err != nil {
+		return nil, err
 	}
 	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, cached: map[*Rows]*task.Tally{}}
 	if err := errors.Join(q.check(), q.keep(o.Keep)); err != nil {
@@ -149,7 +157,7 @@ func (n *network) plan() string {
 	var parts []string
 	for _, r := range []tensor.Precision{tensor.Int8, tensor.BFloat16, tensor.Float16, tensor.Float32} {
 		if count[r] > 0 {
-			parts = append(parts, fmt.Sprintf("%s in %s", report.Plural(count[r], "matrix"), r))
+			parts = append(parts, fmt.Sprintf("%s in %s", report.Agree(count[r], "matrix", "matrices"), r))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -244,13 +252,13 @@ func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 	if q.Drift, err = drift(ctx, f, m, driftSteps); err != nil {
 		return err
 	}
+	pass := normalPass(f)
 	if rows != nil && q.f.Kind.CanProbe() {
-		pass, err := q.f.Probe(ctx, rows.Data, 64)
-		if err != nil {
+		if pass, err = q.f.Probe(ctx, rows.Data, 64); err != nil {
 			return err
 		}
-		q.Gates = gates(pass)
 	}
+	q.Gates = gates(pass)
 	q.judge(q.any())
 	return nil
 }

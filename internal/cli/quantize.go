@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,14 +17,16 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 )
 
 func (a *app) quantizeCommand() *cobra.Command {
-	return a.verbCommand(&cobra.Command{
-		Use:   "quantize DIR --out DIR2",
+	var graphs graphQuantizing
+	c := a.verbCommand(&cobra.Command{
+		Use:   "quantize DIR|MODEL.onnx --out DIR2|MODEL2.onnx",
 		Short: "Let a model's weights rest in 8 bits, if that keeps its accuracy and is faster",
 		Long: `Rounds the weight matrices of a model to 8 bits, with a scale for each row, and writes
 the smaller model to another directory, which every command takes.
@@ -36,11 +40,119 @@ which the model's weights were chosen. Both models are timed side by side.
 
 A model that loses accuracy, that is slower here than in float32 or misses a
 --target-speedup is refused: nothing is written, and the exit code is 1. --force
-writes it nevertheless, with the verdict in it.`,
+writes it nevertheless, with the verdict in it.
+
+An ONNX file becomes another one that ONNX Runtime runs as well. Both graphs are run
+on the arrays of --input (see carousel run) or on random ones, and the report says how
+far the outputs moved.`,
 		Example: `  carousel quantize run --out run8 --data reviews.csv
   carousel quantize run --out run8 --data load.csv --min-accuracy 0.99 --target-speedup 3
-  carousel quantize run --out run16 --precision bf16 --keep head`,
+  carousel quantize run --out run16 --precision bf16 --keep head
+  carousel quantize vad.onnx --out vad8.onnx --steps --input input=frames.npy --input sr=16000`,
 	}, a.quantize)
+	f := c.Flags()
+	f.StringArrayVar(&graphs.inputs, "input", nil, "of an ONNX file: an input, `NAME=VALUE`, as of carousel run; may be repeated (default random numbers)")
+	f.BoolVar(&graphs.steps, "steps", false, "of an ONNX file: run once for each step of the inputs, and carry the states")
+	f.StringArrayVar(&graphs.states, "state", nil, "of an ONNX file, with --steps: a state that is not found by its name, `INPUT=OUTPUT`; may be repeated")
+	c.Args = oneArg("a model directory or an ONNX file")
+	model := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if strings.EqualFold(filepath.Ext(args[0]), ".onnx") {
+			return a.quantizeGraph(c, args[0], &graphs)
+		}
+		for _, name := range []string{"input", "steps", "state"} {
+			if c.Flags().Changed(name) {
+				return wrongFlag(name, "--%s is for ONNX files, and %s is a model directory; give --data", name, args[0])
+			}
+		}
+		return model(c, args)
+	}
+	return c
+}
+
+// graphQuantizing is the flags of quantize for ONNX files.
+type graphQuantizing struct{ runOptions }
+
+// quantizeGraph rounds an ONNX file.
+func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
+	o, flags := quantize.DefaultOptions(), c.Flags()
+	o.Precision, o.TargetSpeedup = flags.Lookup("precision").Value.String(), 0
+	var out string
+	force := false
+	var wrong error
+	flags.Visit(func(f *pflag.Flag) {
+		text := f.Value.String()
+		switch f.Name {
+		case "out":
+			out = text
+		case "force":
+			force = text == "true"
+		case "keep":
+			o.Keep = f.Value.(pflag.SliceValue).GetSlice()
+		case "target-speedup":
+			o.TargetSpeedup, _ = strconv.ParseFloat(text, 64)
+		case "precision", "input", "steps", "state", "json", "quiet", "threads":
+		default:
+			wrong = cmp.Or(wrong, wrongFlag(f.Name, "--%s is for model directories, and %s is an ONNX file", f.Name, path))
+		}
+	})
+	if wrong != nil {
+		return wrong
+	}
+	if !strings.EqualFold(filepath.Ext(out), ".onnx") {
+		return wrongFlag("out", "quantize of an ONNX file needs --out FILE.onnx, got %q", out)
+	}
+	if err := g.check(); err != nil {
+		return err
+	}
+	var models [2]*graph.Model
+	var runs [2]quantize.Runner
+	for i := range models {
+		m, err := graph.Read(path)
+		if err != nil {
+			return err
+		}
+		models[i], runs[i] = m, func(context.Context) (map[string]graph.Value, error) { return m.Run(m.Random(1, 0, nil)) }
+		if len(g.inputs) > 0 {
+			f, err := a.feed(m, path, &g.runOptions)
+			if err != nil {
+				return err
+			}
+			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
+				if err := f.session.SetState(f.first); err != nil {
+					return nil, err
+				}
+				return f.run(ctx, g.steps)
+			}
+		}
+	}
+	ctx, stop := a.catchInterrupt(c.Context())
+	defer stop()
+	r, err := quantize.Graph(ctx, models[0], models[1], runs[0], runs[1], o, func(text string) { a.note("%s", text) })
+	if err != nil {
+		return err
+	}
+	if r.Inputs = "random"; len(g.inputs) > 0 {
+		r.Inputs = "given"
+	}
+	var refused error
+	if r.Verdict == quantize.Refused {
+		if r.Forced = force; !force {
+			refused = fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", r.Reasons[0])
+		}
+	}
+	if refused == nil {
+		if err := models[1].WriteQuantized(out); err != nil {
+			return err
+		}
+		r.Size = quantize.FileSizes(path, out)
+	}
+	return cmp.Or(a.emitBeside(refused, "quantize.onnx", r, func(w io.Writer) {
+		printSummary(w, r.Summary())
+		if refused == nil {
+			fmt.Fprintf(w, "\nThe graph is %s.\n", out)
+		}
+	}), refused)
 }
 
 // quantize rounds models of a task.
