@@ -81,6 +81,13 @@ type Memory struct {
 	Bytes int    `json:"bytes"`
 }
 
+// Missing is a peer that is left out for one reason.
+type Missing struct {
+	Peer string   `json:"peer"`
+	From []string `json:"from"` // such as "A forward"
+	Why  string   `json:"why"`
+}
+
 // contest is a run of all competitors, Carousel first.
 type contest struct {
 	all       []competitor
@@ -90,7 +97,7 @@ type contest struct {
 	scratch   string
 	peak      float64 // the best so far, GFLOP/s
 	note      func(format string, args ...any)
-	missing   []string // who is left out of a pass, and why
+	missing   []Missing
 }
 
 // shape runs the passes of a shape.
@@ -152,13 +159,22 @@ func (c *contest) each(in []competitor, shape, what string, f func(p competitor)
 		case err == nil:
 			able = append(able, p)
 		case errors.As(err, &refused):
-			c.missing = append(c.missing, fmt.Sprintf("%s %s without %s: %s", shape, what, p.name(), refused.why))
-			c.note("%s", c.missing[len(c.missing)-1])
+			c.note("%s %s without %s: %s", shape, what, p.name(), refused.why)
+			c.miss(p.name(), refused.why, shape+" "+what)
 		default:
 			return nil, err
 		}
 	}
 	return able, nil
+}
+
+// miss notes that a peer has no part in what is named.
+func (c *contest) miss(peer, why, what string) {
+	i := slices.IndexFunc(c.missing, func(m Missing) bool { return m.Peer == peer && m.Why == why })
+	if i < 0 {
+		i, c.missing = len(c.missing), append(c.missing, Missing{Peer: peer, Why: why})
+	}
+	c.missing[i].From = append(c.missing[i].From, what)
 }
 
 // pass compares the results of the competitors and then times them in turn.

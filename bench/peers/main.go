@@ -29,13 +29,13 @@ import (
 
 // Report is the output of a run with --json.
 type Report struct {
-	Command string   `json:"command"`
-	Date    string   `json:"date"`
-	Machine Machine  `json:"machine"`
-	Names   []string `json:"competitors"`
-	Rows    []Row    `json:"rows"`
-	Memory  []Memory `json:"memory"`
-	Missing []string `json:"missing,omitempty"` // who is left out of a pass, and why
+	Command string    `json:"command"`
+	Date    string    `json:"date"`
+	Machine Machine   `json:"machine"`
+	Names   []string  `json:"competitors"`
+	Rows    []Row     `json:"rows"`
+	Memory  []Memory  `json:"memory"`
+	Missing []Missing `json:"missing,omitempty"`
 }
 
 // Machine describes where a run took place.

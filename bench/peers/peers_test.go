@@ -121,8 +121,8 @@ func TestContest(t *testing.T) {
 	if len(rows) != 1 {
 		t.Fatalf("%d rows: nobody but Carousel trains", len(rows))
 	}
-	if len(c.missing) != 1 || !strings.HasPrefix(c.missing[0], "small step without fake 1.0: ") || !strings.HasSuffix(c.missing[0], ": no primitive") {
-		t.Errorf("left out: %q", c.missing)
+	if got := fmt.Sprint(c.missing); got != "[{fake 1.0 [small step] no primitive}]" {
+		t.Errorf("left out: %s", got)
 	}
 	r := rows[0]
 	if r.Uses != tensor.CPU().Name() || r.PeerUses != "fake kernels" {
@@ -133,13 +133,13 @@ func TestContest(t *testing.T) {
 	}
 	var text strings.Builder
 	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}, Missing: c.missing}).print(&text)
-	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") || !strings.HasSuffix(text.String(), ": no primitive\n") {
+	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") || !strings.HasSuffix(text.String(), "\n- fake 1.0 of small step: no primitive\n") {
 		t.Error(text.String())
 	}
 	// Those who can compute the pass are still compared.
 	c.all = append(own(&options{threads: 1, precision: bfloat16s}), peer)
-	if rows, err = c.shape(t.Context(), small, []string{step}); err != nil || len(rows) != 1 || rows[0].Peer != c.all[1].name() || !rows[0].Agrees || len(c.missing) != 2 {
-		t.Errorf("with one that cannot: %+v, %v, left out %q", rows, err, c.missing)
+	if rows, err = c.shape(t.Context(), small, []string{step}); err != nil || len(rows) != 1 || rows[0].Peer != c.all[1].name() || !rows[0].Agrees || len(c.missing) != 1 || len(c.missing[0].From) != 2 {
+		t.Errorf("with one that cannot: %+v, %v, left out %v", rows, err, c.missing)
 	}
 	// One that does not answer is ended and takes no further part.
 	slow, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
@@ -157,8 +157,8 @@ func TestContest(t *testing.T) {
 	answerTime = time.Millisecond
 	rows, err = c.pass(t.Context(), q, language, in)
 	answerTime = 5 * time.Minute
-	if err != nil || len(rows) != 1 || !strings.Contains(c.missing[len(c.missing)-1], "small language without fake 1.0: no answer") {
-		t.Errorf("with a slow one: %+v, %v, left out %q", rows, err, c.missing)
+	if err != nil || len(rows) != 1 || len(c.missing) != 2 || c.missing[1].From[0] != "small language" || !strings.HasPrefix(c.missing[1].Why, "no answer within") {
+		t.Errorf("with a slow one: %+v, %v, left out %v", rows, err, c.missing)
 	}
 	if slow.offers(forward) || slow.close() != nil {
 		t.Error("the slow one takes part again")
