@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,29 +76,24 @@ type graphQuantizing struct{ runOptions }
 // quantizeGraph rounds an ONNX file.
 func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
 	o, flags := quantize.DefaultOptions(), c.Flags()
-	o.Precision, o.TargetSpeedup = flags.Lookup("precision").Value.String(), 0
-	var out string
-	force := false
+	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
 	var wrong error
-	flags.Visit(func(f *pflag.Flag) {
-		text := f.Value.String()
-		switch f.Name {
-		case "out":
-			out = text
-		case "force":
-			force = text == "true"
-		case "keep":
-			o.Keep = f.Value.(pflag.SliceValue).GetSlice()
-		case "target-speedup":
-			o.TargetSpeedup, _ = strconv.ParseFloat(text, 64)
-		case "precision", "input", "steps", "state", "json", "quiet", "threads":
-		default:
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && !slices.Contains(mine, f.Name) {
 			wrong = cmp.Or(wrong, wrongFlag(f.Name, "--%s is for model directories, and %s is an ONNX file", f.Name, path))
 		}
 	})
 	if wrong != nil {
 		return wrong
 	}
+	for _, one := range settings.List(o) {
+		if f := flags.Lookup(one.Flag()); f.Changed {
+			if err := one.Assign(strings.Split(f.Value.String(), ",")...); err != nil {
+				return wrongFlag(f.Name, "--%s: %v", f.Name, err)
+			}
+		}
+	}
+	out, force := flags.Lookup("out").Value.String(), flags.Lookup("force").Value.String() == "true"
 	if !strings.EqualFold(filepath.Ext(out), ".onnx") {
 		return wrongFlag("out", "quantize of an ONNX file needs --out FILE.onnx, got %q", out)
 	}
