@@ -155,7 +155,7 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, scoring, o := k.Files(), k.Evaluating(), quantize.DefaultOptions()
 	given := dataFlags(flags, []string{"out"}, files, scoring, o)
 	out := flags.String("out", "", "`directory` of the quantized model")
-	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows: which matrices rest in more bits is chosen on it")
+	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows (of several files, separated by commas): which matrices rest in more bits is chosen on it")
 	force := flags.Bool("force", false, "write the model also if it is refused")
 	return func(ctx context.Context, dir *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, scoring); err != nil {
@@ -205,8 +205,13 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 
 // rowsToJudge reads the rows of the verdict and of the calibration; nil where there are none.
 func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring any, calibrate string) (calibration, rows *quantize.Rows, err error) {
-	file := settings.Named(settings.List(files), "data")
-	if file.IsZero() {
+	var given []*settings.Setting // the files of --data, such as those of two languages
+	for _, one := range settings.List(files) {
+		if strings.HasPrefix(one.Name, "data") && !one.IsZero() {
+			given = append(given, one)
+		}
+	}
+	if len(given) == 0 {
 		if calibrate != "" {
 			return nil, nil, wrongFlag("calibrate", "--calibrate chooses what rests in more bits for the accuracy on --data, which is not given")
 		}
@@ -222,27 +227,37 @@ func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring a
 		return nil, nil, err
 	}
 	rows = &quantize.Rows{Data: d, Part: part}
-	switch {
-	case calibrate != "":
+	if calibrate == "" {
+		if part == task.Test && m.Remembers() && d.Has(task.Validation) {
+			calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		}
+		return calibration, rows, nil
+	}
+	others := strings.Split(calibrate, ",")
+	if len(others) != len(given) {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: want %s separated by commas, as many as --%s and the like name, got %d", calibrate, report.Plural(len(given), "file"), given[0].Flag(), len(others))
+	}
+	for i, file := range given {
 		text := file.String()
-		if same, err := sameContent(text, calibrate); err != nil {
-			return nil, nil, err
-		} else if same {
-			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --data %s; give other rows, since those of the verdict must not choose anything", calibrate, text)
-		}
-		if err := file.Assign(calibrate); err != nil {
-			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
-		}
-		c, err := m.Read(ctx, files, task.All, scoring)
+		same, err := sameContent(text, others[i])
 		if err != nil {
 			return nil, nil, err
 		}
-		calibration = &quantize.Rows{Data: c, Part: task.All}
-		return calibration, rows, file.Assign(text)
-	case part == task.Test && m.Remembers() && d.Has(task.Validation):
-		calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		if same {
+			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --%s %s; give other rows, since those of the verdict must not choose anything", others[i], file.Flag(), text)
+		}
+		if err := file.Assign(others[i]); err != nil {
+			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
+		}
 	}
-	return calibration, rows, nil
+	c, err := m.Read(ctx, files, task.All, scoring)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := task.Shared(c, task.All, d, part); n > 0 {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: %s also in --%s; give other rows, since those of the verdict must not choose anything", calibrate, report.Agree(n, "row is", "rows are"), given[0].Flag())
+	}
+	return &quantize.Rows{Data: c, Part: task.All}, rows, nil
 }
 
 // sameContent reports whether two files hold the same bytes.
