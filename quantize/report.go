@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
@@ -92,8 +93,10 @@ func (r *Report) Here() string {
 	return ""
 }
 
-// kernels names the kernel set of this machine, and its products in 8 bits.
-func kernels() string { return tensor.CPU().Name() }
+// kernels names the kernel set of this machine, and the instructions of its products in 8 bits.
+func kernels() string {
+	return fmt.Sprintf("%s, in 8 bits %s", tensor.CPU().Name(), simd.Best().Weights[tensor.Int8].Products.Name)
+}
 
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {

@@ -50,6 +50,8 @@ const (
 	byteKernels
 )
 
+var byteNames = [byteKernels]string{"avx2", "avxvnni", "avx512bw", "avx512vnni", "amx-int8"}
+
 // runs reports whether the processor has the kernel's instructions.
 func (k byteKernel) runs() bool {
 	x := &cpu.X86
@@ -120,7 +122,7 @@ func withBytes(set *Set, kernels ...byteKernel) *Set {
 
 func (k byteKernel) weights() Weights {
 	_, cols := k.shape()
-	return byteWeights(cols, k.unsigned(), &Bytes{Rows: k.round, Run: k.run})
+	return byteWeights(cols, k.unsigned(), &Bytes{Name: byteNames[k], Rows: k.round, Run: k.run})
 }
 
 // round is Bytes.Rows.

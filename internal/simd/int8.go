@@ -13,6 +13,8 @@ import (
 // and then likewise with a second pair of operands. The sum is exact, and each other operation
 // is rounded once, so the bits are the same for every set and any division of rows and columns.
 type Bytes struct {
+	Name string // of the instructions, such as "vnni"
+
 	// Rows rounds rows of A[r,k] = src[r*rs+k*cs] to dst, in which they are ByteDepth(depth) apart:
 	// scale[r] is the greatest magnitude of the row divided by 127, and a number the nearest
 	// multiple of 1/(127/greatest), ties to even. A row whose greatest is below 2^-100 is zeros, and
@@ -125,7 +127,7 @@ func encodeBytes(nr int, unsigned bool, dst []byte, scale, panel []float32) {
 }
 
 func bytesGeneric(nr int) *Bytes {
-	return &Bytes{Rows: byteRowsGeneric, Run: func(a *ByteArgs) { a.run(nr) }}
+	return &Bytes{Name: "generic", Rows: byteRowsGeneric, Run: func(a *ByteArgs) { a.run(nr) }}
 }
 
 func byteRowsGeneric(dst []int8, scale []float32, src []float32, rows, depth, rs, cs int) {
