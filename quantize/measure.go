@@ -82,7 +82,7 @@ const (
 	batchRows   = 32
 	batchSteps  = 32
 	windows     = 15
-	wholes      = 3 // measurements of all rows
+	wholes      = 2 // measurements of all rows
 	windowTime  = 4 * time.Millisecond
 	saturatedAt = 0.01
 )
