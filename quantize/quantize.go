@@ -16,10 +16,10 @@ import (
 
 // Options is what is asked for.
 type Options struct {
-	Precision     string   `json:"precision" oneof:"int8,bf16,fp16" help:"numbers that weight matrices rest in"`
-	Keep          []string `json:"keep,omitempty" help:"names of matrices, or beginnings of names, that stay in float32"`
-	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the float32 model's accuracy to be kept: by the lower end of its 95 % interval"`
-	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step to be reached, as a multiple of float32's; 0: none, but it must not be slower"`
+	Precision     string   `json:"precision" oneof:"int8,bf16,fp16" group:"Quantization" help:"numbers that weight matrices rest in"`
+	Keep          []string `json:"keep,omitempty" group:"Quantization" help:"names of matrices, or their beginnings, that stay in float32"`
+	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the accuracy in float32 that must be kept: the lower end of its 95 % interval"`
+	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step that must be reached, as a multiple of that in float32 (0: it must not be slower)"`
 }
 
 // DefaultOptions returns the defaults.

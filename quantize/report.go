@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
@@ -92,11 +93,10 @@ func (r *Report) Here() string {
 	return ""
 }
 
-// kernels names the kernel set of this machine, and its products in 8 bits.
-func kernels() string { return tensor.CPU().Name() }
-
-// slower is the ratio of speeds below which a model counts as slower: what is between it and 1 is noise.
-const slower = 0.97
+// kernels names the kernel set of this machine, and the instructions of its products in 8 bits.
+func kernels() string {
+	return fmt.Sprintf("%s, in 8 bits %s", tensor.CPU().Name(), simd.Best().Weights[tensor.Int8].Products.Name)
+}
 
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {
@@ -111,8 +111,8 @@ func (r *Report) judge(rounded bool) {
 		what string
 		*Times
 	}{{"a step of one stream", &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
-		if rounded && t.Ratio < slower {
-			refuse("speed: %s takes %s ms, in float32 %s ms, so it is slower on this machine (%s, %s)", t.what, report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
+		if rounded && t.slower() {
+			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/max(t.Ratio, t.Best), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
 		}
 	}
 	if s := r.Speed.Stream; r.Asked.TargetSpeedup > 0 && s.Ratio < r.Asked.TargetSpeedup {

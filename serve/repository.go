@@ -20,6 +20,7 @@ import (
 	"github.com/carousel-ml/carousel/model/network"
 	"github.com/carousel-ml/carousel/model/onnx"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
+	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/serve/batch"
 	"github.com/carousel-ml/carousel/serve/inference"
 	"github.com/carousel-ml/carousel/tensor"
@@ -615,6 +616,11 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 	var on []*tensor.Device
 	if s.o.Device != nil {
 		on = append(on, s.o.Device)
+	}
+	if r, err := quantize.ReportOf(d); err != nil {
+		return nil, err
+	} else if r != nil && r.Here() != "" {
+		s.log.Warn(r.Here(), "model", path)
 	}
 	m, err := k.Open(d, on...)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,29 +76,24 @@ type graphQuantizing struct{ runOptions }
 // quantizeGraph rounds an ONNX file.
 func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
 	o, flags := quantize.DefaultOptions(), c.Flags()
-	o.Precision, o.TargetSpeedup = flags.Lookup("precision").Value.String(), 0
-	var out string
-	force := false
+	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
 	var wrong error
-	flags.Visit(func(f *pflag.Flag) {
-		text := f.Value.String()
-		switch f.Name {
-		case "out":
-			out = text
-		case "force":
-			force = text == "true"
-		case "keep":
-			o.Keep = f.Value.(pflag.SliceValue).GetSlice()
-		case "target-speedup":
-			o.TargetSpeedup, _ = strconv.ParseFloat(text, 64)
-		case "precision", "input", "steps", "state", "json", "quiet", "threads":
-		default:
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && !slices.Contains(mine, f.Name) {
 			wrong = cmp.Or(wrong, wrongFlag(f.Name, "--%s is for model directories, and %s is an ONNX file", f.Name, path))
 		}
 	})
 	if wrong != nil {
 		return wrong
 	}
+	for _, one := range settings.List(o) {
+		if f := flags.Lookup(one.Flag()); f.Changed {
+			if err := one.Assign(strings.Split(f.Value.String(), ",")...); err != nil {
+				return wrongFlag(f.Name, "--%s: %v", f.Name, err)
+			}
+		}
+	}
+	out, force := flags.Lookup("out").Value.String(), flags.Lookup("force").Value.String() == "true"
 	if !strings.EqualFold(filepath.Ext(out), ".onnx") {
 		return wrongFlag("out", "quantize of an ONNX file needs --out FILE.onnx, got %q", out)
 	}
@@ -160,7 +155,7 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, scoring, o := k.Files(), k.Evaluating(), quantize.DefaultOptions()
 	given := dataFlags(flags, []string{"out"}, files, scoring, o)
 	out := flags.String("out", "", "`directory` of the quantized model")
-	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows: which matrices rest in more bits is chosen on it")
+	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows (of several files, separated by commas): which matrices rest in more bits is chosen on it")
 	force := flags.Bool("force", false, "write the model also if it is refused")
 	return func(ctx context.Context, dir *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, scoring); err != nil {
@@ -210,8 +205,13 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 
 // rowsToJudge reads the rows of the verdict and of the calibration; nil where there are none.
 func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring any, calibrate string) (calibration, rows *quantize.Rows, err error) {
-	file := settings.Named(settings.List(files), "data")
-	if file.IsZero() {
+	var given []*settings.Setting // the files of --data, such as those of two languages
+	for _, one := range settings.List(files) {
+		if strings.HasPrefix(one.Name, "data") && !one.IsZero() {
+			given = append(given, one)
+		}
+	}
+	if len(given) == 0 {
 		if calibrate != "" {
 			return nil, nil, wrongFlag("calibrate", "--calibrate chooses what rests in more bits for the accuracy on --data, which is not given")
 		}
@@ -227,27 +227,37 @@ func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring a
 		return nil, nil, err
 	}
 	rows = &quantize.Rows{Data: d, Part: part}
-	switch {
-	case calibrate != "":
+	if calibrate == "" {
+		if part == task.Test && m.Remembers() && d.Has(task.Validation) {
+			calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		}
+		return calibration, rows, nil
+	}
+	others := strings.Split(calibrate, ",")
+	if len(others) != len(given) {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: want %s separated by commas, as many as --%s and the like name, got %d", calibrate, report.Plural(len(given), "file"), given[0].Flag(), len(others))
+	}
+	for i, file := range given {
 		text := file.String()
-		if same, err := sameContent(text, calibrate); err != nil {
-			return nil, nil, err
-		} else if same {
-			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --data %s; give other rows, since those of the verdict must not choose anything", calibrate, text)
-		}
-		if err := file.Assign(calibrate); err != nil {
-			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
-		}
-		c, err := m.Read(ctx, files, task.All, scoring)
+		same, err := sameContent(text, others[i])
 		if err != nil {
 			return nil, nil, err
 		}
-		calibration = &quantize.Rows{Data: c, Part: task.All}
-		return calibration, rows, file.Assign(text)
-	case part == task.Test && m.Remembers() && d.Has(task.Validation):
-		calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		if same {
+			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --%s %s; give other rows, since those of the verdict must not choose anything", others[i], file.Flag(), text)
+		}
+		if err := file.Assign(others[i]); err != nil {
+			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
+		}
 	}
-	return calibration, rows, nil
+	c, err := m.Read(ctx, files, task.All, scoring)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := task.Shared(c, task.All, d, part); n > 0 {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: %s also in --%s; give other rows, since those of the verdict must not choose anything", calibrate, report.Agree(n, "row is", "rows are"), given[0].Flag())
+	}
+	return &quantize.Rows{Data: c, Part: task.All}, rows, nil
 }
 
 // sameContent reports whether two files hold the same bytes.

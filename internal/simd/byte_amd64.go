@@ -50,6 +50,8 @@ const (
 	byteKernels
 )
 
+var byteNames = [byteKernels]string{"avx2", "avxvnni", "avx512bw", "avx512vnni", "amx-int8"}
+
 // runs reports whether the processor has the kernel's instructions.
 func (k byteKernel) runs() bool {
 	x := &cpu.X86
@@ -120,7 +122,7 @@ func withBytes(set *Set, kernels ...byteKernel) *Set {
 
 func (k byteKernel) weights() Weights {
 	_, cols := k.shape()
-	return byteWeights(cols, k.unsigned(), &Bytes{Rows: k.round, Run: k.run})
+	return byteWeights(cols, k.unsigned(), &Bytes{Name: byteNames[k], Rows: k.round, Run: k.run})
 }
 
 // round is Bytes.Rows.
@@ -154,7 +156,7 @@ const (
 	byteStay   = 16 << 10
 )
 
-var noFrom [32]float32
+var noFrom [4 * 32]float32 // for as many panels as are taken abreast
 
 // run is Bytes.Run.
 func (k byteKernel) run(p *ByteArgs) {
@@ -207,7 +209,7 @@ func (l *byteOperands) aim(a, b []int8, scaleA, scaleB []float32, depth, pitch, 
 
 // edge computes the n columns from j on, which fill no panel, in memory of its own.
 func (k byteKernel) edge(p *ByteArgs, a byteArgs, r, j, n int) {
-	const width = len(noFrom)
+	const width = 32
 	var c [2 * tileRows * width]float32
 	a.C, a.LDC = &c[0], 4*width
 	a.From, a.LDFrom = &noFrom[0], 0

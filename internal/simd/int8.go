@@ -13,6 +13,8 @@ import (
 // and then likewise with a second pair of operands. The sum is exact, and each other operation
 // is rounded once, so the bits are the same for every set and any division of rows and columns.
 type Bytes struct {
+	Name string // of the instructions, such as "vnni"
+
 	// Rows rounds rows of A[r,k] = src[r*rs+k*cs] to dst, in which they are ByteDepth(depth) apart:
 	// scale[r] is the greatest magnitude of the row divided by 127, and a number the nearest
 	// multiple of 1/(127/greatest), ties to even. A row whose greatest is below 2^-100 is zeros, and
@@ -103,26 +105,29 @@ func byteWeights(nr int, unsigned bool, b *Bytes) Weights {
 
 func encodeBytes(nr int, unsigned bool, dst []byte, scale, panel []float32) {
 	clear(dst)
+	clear(scale[:nr])
+	for i := 0; i < len(panel); i += nr {
+		for j, w := range panel[i : i+nr] {
+			scale[j] = max(scale[j], abs32(w))
+		}
+	}
 	for j := range nr {
-		greatest := float32(0)
-		for i := j; i < len(panel); i += nr {
-			greatest = max(greatest, abs32(panel[i]))
-		}
-		scale[j] = ByteScale(greatest)
-		sum := int32(0)
-		for k := range len(panel) / nr {
-			v := ByteOf(panel[k*nr+j], scale[j])
-			dst[4*nr+k/4*4*nr+4*j+k%4] = byte(v)
-			sum += int32(v)
-		}
-		if unsigned {
-			*(*int32)(unsafe.Pointer(&dst[4*j])) = -128 * sum
+		scale[j] = ByteScale(scale[j])
+	}
+	sums := unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(dst))), nr)
+	for k := range len(panel) / nr {
+		to := dst[4*nr+k/4*4*nr+k%4:]
+		for j, w := range panel[k*nr : (k+1)*nr] {
+			v := ByteOf(w, scale[j])
+			if to[4*j] = byte(v); unsigned {
+				sums[j] -= 128 * int32(v)
+			}
 		}
 	}
 }
 
 func bytesGeneric(nr int) *Bytes {
-	return &Bytes{Rows: byteRowsGeneric, Run: func(a *ByteArgs) { a.run(nr) }}
+	return &Bytes{Name: "generic", Rows: byteRowsGeneric, Run: func(a *ByteArgs) { a.run(nr) }}
 }
 
 func byteRowsGeneric(dst []int8, scale []float32, src []float32, rows, depth, rs, cs int) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/bits"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/gotypes"
@@ -10,24 +11,41 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// byteKernel is the products of bytes of one instruction set: tiles of up to rows rows by two
-// vectors of sums. Sums of integers have no order, so few rows have several chains, which
-// hides the latency of an instruction that multiplies and adds.
+// byteKernel is the products of bytes of one instruction set: tiles of up to rows rows by a panel of
+// two vectors of sums. Few rows take several panels abreast, because memory answers several
+// streams at twice the rate of one, and have several chains for each sum, whose order is free, to
+// hide the latency of an instruction that multiplies and adds.
 type byteKernel struct {
-	suffix string
-	lanes  int // of the isa
-	rows   int
-	chains []int // by rows, where not 1
-	// products returns the function that adds, to each of 16 or 8 sums, four products of x and of
-	// vector v of B that begins at from. It is called for all rows of the same B, in order.
-	products func(g *gen, rows int, free []VecPhysical) func(first bool, v int, from Mem, x, acc VecPhysical)
+	suffix  string
+	lanes   int // of the isa
+	rows    int
+	abreast []int // panels by rows, where not 1
+	chains  []int // likewise
+	wide    []int // chains of panels abreast
+	ops     func(g *gen, rows int, free []VecPhysical) byteOps
+}
+
+// byteOps adds to each of 16 or 8 sums four products of a row's x and of a vector of B, of which two
+// are held at a time. Between a vector's load and its last dot, x may change; takeX is called before.
+type byteOps struct {
+	takeX func(x VecPhysical)
+	load  func(i int, from Mem)
+	dot   func(i int, x, acc VecPhysical)
 }
 
 var byteKernels = []byteKernel{
-	{"AVX2", 8, 4, nil, (*gen).signedProducts},
-	{"AVXVNNI", 8, 6, []int{1: 4, 2: 2, 3: 2}, (*gen).dotProducts},
-	{"AVX512", 16, 12, nil, (*gen).signedProducts},
-	{"VNNI", 16, 12, []int{1: 4, 2: 4, 3: 2, 4: 2, 5: 2}, (*gen).dotProducts},
+	{"AVX2", 8, 4, []int{1: 4, 2: 2}, nil, nil, (*gen).signedOps},
+	{"AVXVNNI", 8, 6, []int{1: 4, 2: 2}, []int{1: 4, 2: 2, 3: 2}, nil, (*gen).dotOps},
+	{"AVX512", 16, 12, []int{1: 4}, nil, nil, (*gen).signedOps},
+	{"VNNI", 16, 12, []int{1: 4, 2: 2, 3: 2}, []int{1: 4, 2: 4, 3: 2, 4: 2, 5: 2}, []int{1: 2, 2: 2}, (*gen).dotOps},
+}
+
+// byRows is an element of a list by rows, 1 past its end.
+func byRows(list []int, rows int) int {
+	if rows < len(list) {
+		return list[rows]
+	}
+	return 1
 }
 
 const byteUnroll = 4 // fours of k
@@ -58,13 +76,20 @@ func (g *gen) byteTiles(k byteKernel) {
 	}
 	for n := 1; n <= k.rows; n++ {
 		g.Label(fmt.Sprintf("rows%d", n))
-		g.byteTile(k, n, a)
+		if wide := byRows(k.abreast, n); wide > 1 {
+			g.byteTile(k, n, wide, byRows(k.wide, n), a)
+			g.CMPQ(address(a, "Panels"), Imm(0))
+			g.JEQ(LabelRef(fmt.Sprintf("end%d", n)))
+		}
+		g.byteTile(k, n, 1, byRows(k.chains, n), a)
+		g.Label(fmt.Sprintf("end%d", n))
 		g.end()
 	}
 }
 
-func (g *gen) byteTile(k byteKernel, rows int, a gotypes.Component) {
-	label := func(s string) string { return fmt.Sprintf("%s%d", s, rows) }
+// byteTile computes tiles while there are that many panels left.
+func (g *gen) byteTile(k byteKernel, rows, panels, chains int, a gotypes.Component) {
+	label := func(s string) string { return fmt.Sprintf("%s%dby%d", s, rows, panels) }
 	jump := func(s string) LabelRef { return LabelRef(label(s)) }
 	width := 2 * g.bytes()
 	link, from, ld := g.GP64(), g.GP64(), g.GP64()
@@ -74,22 +99,35 @@ func (g *gen) byteTile(k byteKernel, rows int, a gotypes.Component) {
 		g.MOVQ(m, r)
 		return r
 	}
-
-	chains := 1
-	if rows < len(k.chains) {
-		chains = k.chains[rows]
+	acc := func(chain, r, p, v int) VecPhysical { return g.isa.regs[2*((rows*chain+r)*panels+p)+v] }
+	free := g.isa.regs[2*rows*panels*chains:]
+	x := free[:1]
+	if panels > 1 {
+		x = free[:rows]
 	}
-	acc := func(chain, r, v int) VecPhysical { return g.isa.regs[2*(rows*chain+r)+v] }
-	free := g.isa.regs[2*rows*chains:]
-	x, multiply := free[0], k.products(g, rows, free[1:])
+	ops := k.ops(g, rows, free[len(x):])
 
 	g.Label(label("panel"))
+	g.CMPQ(address(a, "Panels"), Imm(uint64(panels)))
+	g.JLT(jump("done"))
 	g.LEAQ(address(a.Field("Links").Index(0), "A"), link)
 	g.Load(a.Field("From"), from)
 	g.Load(a.Field("LDFrom"), ld)
 
 	g.Label(label("link"))
 	b, base, stride, depth := fetch(field("B")), fetch(field("A")), fetch(field("RS")), fetch(field("Depth"))
+	pitch, pitch3 := fetch(field("Pitch")), g.GP64()
+	g.LEAQ(Mem{Base: pitch, Index: pitch, Scale: 2}, pitch3)
+	at := func(p, disp int) Mem {
+		m := Mem{Base: b, Disp: disp}
+		switch p {
+		case 1, 2:
+			m.Index, m.Scale = pitch, uint8(p)
+		case 3:
+			m.Index, m.Scale = pitch3, 1
+		}
+		return m
+	}
 	bases := []GPVirtual{base}
 	for r := 3; r < rows; r += 3 {
 		next := g.GP64()
@@ -97,28 +135,55 @@ func (g *gen) byteTile(k byteKernel, rows int, a gotypes.Component) {
 		g.ADDQ(stride, next)
 		bases = append(bases, next)
 	}
-	for r := range rows {
-		for v := range 2 {
-			g.VMOVUPS(Mem{Base: b, Disp: v * g.bytes()}, acc(0, r, v))
-			for c := 1; c < chains; c++ {
-				g.VXORPS(acc(c, r, v), acc(c, r, v), acc(c, r, v))
+	element := func(r, i int, x VecPhysical) {
+		from := Mem{Base: bases[r/3], Disp: 4 * i}
+		if r%3 > 0 {
+			from.Index, from.Scale = stride, uint8(r%3)
+		}
+		g.VPBROADCASTD(from, x)
+		ops.takeX(x)
+	}
+	each := func(visit func(r, p, v int)) {
+		for r := range rows {
+			for p := range panels {
+				visit(r, p, 0)
+				visit(r, p, 1)
 			}
 		}
 	}
+	each(func(r, p, v int) {
+		g.VMOVUPS(at(p, v*g.bytes()), acc(0, r, p, v))
+		for c := 1; c < chains; c++ {
+			g.VXORPS(acc(c, r, p, v), acc(c, r, p, v), acc(c, r, p, v))
+		}
+	})
 	g.ADDQ(Imm(uint64(width)), b)
 	g.Label(label("loop"))
 	for i := range byteUnroll {
+		if panels > 1 {
+			for r := range rows {
+				element(r, i, x[r])
+			}
+			for p := range panels {
+				for v := range 2 {
+					ops.load(0, at(p, width*i+v*g.bytes()))
+					for r := range rows {
+						ops.dot(0, x[r], acc(i%chains, r, p, v))
+					}
+				}
+			}
+			continue
+		}
 		for line := 0; line < width; line += 64 {
-			g.PREFETCHT0(Mem{Base: b, Disp: width*i + line + byteAhead})
+			g.PREFETCHT0(at(0, width*i+line+byteAhead))
 		}
 		for r := range rows {
-			at := Mem{Base: bases[r/3], Disp: 4 * i}
-			if r%3 > 0 {
-				at.Index, at.Scale = stride, uint8(r%3)
-			}
-			g.VPBROADCASTD(at, x)
+			element(r, i, x[0])
 			for v := range 2 {
-				multiply(r == 0, v, Mem{Base: b, Disp: width*i + v*g.bytes()}, x, acc(i%chains, r, v))
+				if r == 0 {
+					ops.load(v, at(0, width*i+v*g.bytes()))
+				}
+				ops.dot(v, x[0], acc(i%chains, r, 0, v))
 			}
 		}
 	}
@@ -133,30 +198,33 @@ func (g *gen) byteTile(k byteKernel, rows int, a gotypes.Component) {
 	g.Load(a.Field("C"), c)
 	g.Load(a.Field("LDC"), ldc)
 	scaleA, scaleB := fetch(field("ScaleA")), fetch(field("ScaleB"))
-	var scales [2]VecPhysical
-	for v := range scales {
-		scales[v] = free[1+v]
-		g.VMOVUPS(Mem{Base: scaleB, Disp: v * g.bytes()}, scales[v])
-	}
-	for r := range rows {
-		g.VBROADCASTSS(Mem{Base: scaleA, Disp: 4 * r}, x)
-		for v := range 2 {
-			sum, factor := acc(0, r, v), free[3]
-			for c := 1; c < chains; c++ {
-				g.VPADDD(acc(c, r, v), sum, sum)
-			}
-			g.VMULPS(scales[v], x, factor)
-			g.VCVTDQ2PS(sum, sum)
-			g.VMULPS(factor, sum, sum)
-			g.VADDPS(Mem{Base: from, Disp: v * g.bytes()}, sum, sum)
-			g.VMOVUPS(sum, Mem{Base: c, Disp: v * g.bytes()})
+	each(func(r, p, v int) {
+		scale, factor, sum := free[0], free[1], acc(0, r, p, v)
+		disp := p*width + v*g.bytes()
+		if disp == 0 {
+			g.VBROADCASTSS(Mem{Base: scaleA, Disp: 4 * r}, scale)
 		}
-		g.ADDQ(ld, from)
-		g.ADDQ(ldc, c)
+		for c := 1; c < chains; c++ {
+			g.VPADDD(acc(c, r, p, v), sum, sum)
+		}
+		g.VMULPS(Mem{Base: scaleB, Disp: disp}, scale, factor)
+		g.VCVTDQ2PS(sum, sum)
+		g.VMULPS(factor, sum, sum)
+		g.VADDPS(Mem{Base: from, Disp: disp}, sum, sum)
+		g.VMOVUPS(sum, Mem{Base: c, Disp: disp})
+		if disp == panels*width-g.bytes() {
+			g.ADDQ(ld, from)
+			g.ADDQ(ldc, c)
+		}
+	})
+	step := func(by GPVirtual, to Mem) { // to += panels·by, and by is spent
+		if panels > 1 {
+			g.SHLQ(Imm(uint64(bits.TrailingZeros(uint(panels)))), by)
+		}
+		g.ADDQ(by, to)
 	}
-	g.MOVQ(field("Pitch"), ld)
-	g.ADDQ(ld, field("B"))
-	g.ADDQ(Imm(uint64(width)), field("ScaleB"))
+	step(pitch, field("B"))
+	g.ADDQ(U32(panels*width), field("ScaleB"))
 
 	g.ADDQ(Imm(uint64(g.size("byteOperands"))), link)
 	end := g.GP64()
@@ -170,20 +238,22 @@ func (g *gen) byteTile(k byteKernel, rows int, a gotypes.Component) {
 	g.JMP(jump("link"))
 
 	g.Label(label("next"))
-	g.ADDQ(Imm(uint64(width)), address(a, "C"))
+	g.ADDQ(U32(panels*width), address(a, "C"))
 	g.Load(a.Field("FromStep"), from)
-	g.ADDQ(from, address(a, "From"))
-	g.DECQ(address(a, "Panels"))
-	g.JNE(jump("panel"))
+	step(from, address(a, "From"))
+	g.SUBQ(Imm(uint64(panels)), address(a, "Panels"))
+	g.JMP(jump("panel"))
+	g.Label(label("done"))
 }
 
-// byteAhead is the distance in bytes at which B is prefetched. On Zen 3 it doubles the rate of one
-// row from memory, and costs nothing where B is in the first caches.
-const byteAhead = 2048
+// byteAhead is the distance in bytes at which B is prefetched where one stream is read. On Zen 3 this
+// doubles its rate from the shared cache, and costs nothing where B is in nearer ones.
+const byteAhead = 4096
 
-// signedProducts is without an instruction for the sum of four: the magnitudes of B times x with
-// the signs of B, of which two products fit 16 bits because no magnitude is above 127.
-func (g *gen) signedProducts(rows int, free []VecPhysical) func(first bool, v int, from Mem, x, acc VecPhysical) {
+// signedOps are without an instruction for the sum of four: the magnitudes of one operand times
+// the other with the signs of the first, of which two products fit 16 bits because no magnitude is
+// above 127. The first is x for one row, since it is read once for many vectors of B, else B.
+func (g *gen) signedOps(rows int, free []VecPhysical) byteOps {
 	w, t, ones := free[:2], free[2], free[3]
 	g.VPBROADCASTD(g.table("ones"), ones)
 	sum := func(magnitude, acc VecPhysical) {
@@ -191,64 +261,67 @@ func (g *gen) signedProducts(rows int, free []VecPhysical) func(first bool, v in
 		g.VPMADDWD(ones, t, t)
 		g.VPADDD(t, acc, acc)
 	}
-	switch magnitude := free[4:6]; {
-	case g.wide():
-	case rows == 1: // the magnitudes of x times B with the signs of x: one operation less
-		return func(_ bool, v int, from Mem, x, acc VecPhysical) {
-			if v == 0 {
-				g.VPABSB(x, magnitude[0])
-			}
-			g.VMOVDQU(from, w[v])
-			g.VPSIGNB(x, w[v], t)
-			sum(magnitude[0], acc)
+	switch {
+	case g.wide(): // VPSIGNB is a blend with the negative
+		none, minus, negative := free[4], free[5], []Op{K1, K2}
+		g.VPXORD(none, none, none)
+		return byteOps{
+			func(x VecPhysical) { g.VPSUBB(x, none, minus) },
+			func(i int, from Mem) {
+				g.VMOVDQU8(from, w[i])
+				g.VPMOVB2M(w[i], negative[i])
+				g.VPABSB(w[i], w[i])
+			},
+			func(i int, x, acc VecPhysical) {
+				g.VPBLENDMB(minus, x, negative[i], t)
+				sum(w[i], acc)
+			},
 		}
-	default:
-		return func(first bool, v int, from Mem, x, acc VecPhysical) {
-			if first {
-				g.VMOVDQU(from, w[v])
-				g.VPABSB(w[v], magnitude[v])
-			}
-			g.VPSIGNB(w[v], x, t)
-			sum(magnitude[v], acc)
+	case rows == 1:
+		magnitude := free[4]
+		return byteOps{
+			func(x VecPhysical) { g.VPABSB(x, magnitude) },
+			func(i int, from Mem) { g.VMOVDQU(from, w[i]) },
+			func(i int, x, acc VecPhysical) {
+				g.VPSIGNB(x, w[i], t)
+				sum(magnitude, acc)
+			},
 		}
 	}
-	none, minus := free[4], free[5]
-	g.VPXORD(none, none, none)
-	return func(first bool, v int, from Mem, x, acc VecPhysical) {
-		negative := []Op{K1, K2}[v]
-		if first {
-			g.VMOVDQU8(from, w[v])
-			g.VPMOVB2M(w[v], negative)
-			g.VPABSB(w[v], w[v])
-		}
-		if v == 0 {
-			g.VPSUBB(x, none, minus)
-		}
-		g.VPBLENDMB(minus, x, negative, t)
-		sum(w[v], acc)
+	magnitude := free[4:]
+	return byteOps{
+		func(VecPhysical) {},
+		func(i int, from Mem) {
+			g.VMOVDQU(from, w[i])
+			g.VPABSB(w[i], magnitude[i])
+		},
+		func(i int, x, acc VecPhysical) {
+			g.VPSIGNB(w[i], x, t)
+			sum(magnitude[i], acc)
+		},
 	}
 }
 
-// dotProducts is with such an instruction, which takes x without sign.
-func (g *gen) dotProducts(_ int, free []VecPhysical) func(first bool, v int, from Mem, x, acc VecPhysical) {
-	return func(first bool, v int, from Mem, x, acc VecPhysical) {
-		w := free[v]
-		if first {
-			g.VMOVUPS(from, w)
-		}
-		if g.wide() {
-			g.VPDPBUSD(w, x, acc)
-			return
-		}
-		// VEX.256.66.0F38.W0 50 /r; the assembler knows the encoding of AVX-512 only.
-		reg := func(v VecPhysical) (low, above byte) { i := byte(v.PhysicalIndex()); return i & 7, i >> 3 }
-		wLow, wAbove := reg(w)
-		accLow, accAbove := reg(acc)
-		xLow, xAbove := reg(x)
-		g.Comment(fmt.Sprintf("VPDPBUSD %s, %s, %s", w.Asm(), x.Asm(), acc.Asm()))
-		for _, b := range []byte{0xc4, 0xe2 &^ (accAbove<<7 | wAbove<<5), 0x7d &^ (xAbove<<6 | xLow<<3), 0x50, 0xc0 | accLow<<3 | wLow} {
-			g.Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{Imm(uint64(b))}})
-		}
+// dotOps are with such an instruction, which takes x without sign.
+func (g *gen) dotOps(_ int, w []VecPhysical) byteOps {
+	return byteOps{
+		func(VecPhysical) {},
+		func(i int, from Mem) { g.VMOVUPS(from, w[i]) },
+		func(i int, x, acc VecPhysical) {
+			if g.wide() {
+				g.VPDPBUSD(w[i], x, acc)
+				return
+			}
+			// VEX.256.66.0F38.W0 50 /r; the assembler knows the encoding of AVX-512 only.
+			reg := func(v VecPhysical) (low, above byte) { n := byte(v.PhysicalIndex()); return n & 7, n >> 3 }
+			wLow, wAbove := reg(w[i])
+			accLow, accAbove := reg(acc)
+			xLow, xAbove := reg(x)
+			g.Comment(fmt.Sprintf("VPDPBUSD %s, %s, %s", w[i].Asm(), x.Asm(), acc.Asm()))
+			for _, b := range []byte{0xc4, 0xe2 &^ (accAbove<<7 | wAbove<<5), 0x7d &^ (xAbove<<6 | xLow<<3), 0x50, 0xc0 | accLow<<3 | wLow} {
+				g.Instruction(&ir.Instruction{Opcode: "BYTE", Operands: []Op{Imm(uint64(b))}})
+			}
+		},
 	}
 }
 
@@ -313,11 +386,11 @@ func (g *gen) byteRows() {
 
 	g.MOVQ(dst, to)
 	g.ADDQ(pitch, dst)
-	bits := g.GP32()
-	g.VMOVD(top, bits)
-	g.CMPL(bits, U32(0x7f800000))
+	greatest := g.GP32()
+	g.VMOVD(top, greatest)
+	g.CMPL(greatest, U32(0x7f800000))
 	g.JAE(LabelRef("spoilt"))
-	g.CMPL(bits, U32(constants["faint"]))
+	g.CMPL(greatest, U32(constants["faint"]))
 	g.JB(LabelRef("faint"))
 	limit, by := g.XMM(), g.YMM()
 	g.VMOVSS(g.table("top"), limit)
