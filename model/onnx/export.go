@@ -12,8 +12,10 @@ import (
 
 // ExportOptions are the options of [Export]; nil is a graph from x to y.
 type ExportOptions struct {
-	State   bool // inputs h0 (and c0) and outputs hn (and cn), [layers*directions,batch,..]
-	Lengths bool // an input lengths, int32 [batch]: each row's true steps. Not with PoolLast in two directions
+	State bool // inputs h0 (and c0) and outputs hn (and cn), [layers*directions,batch,..]
+	// Standard writes the standard's operators alone, also for an LSTM with weights in [tensor.Int8].
+	Standard bool
+	Lengths  bool // an input lengths, int32 [batch]: each row's true steps. Not with PoolLast in two directions
 }
 
 // Export writes s as an ONNX file, after running that graph and s on the same
@@ -58,12 +60,12 @@ func (s *Stack) graph(o *ExportOptions) (*graph.Builder, error) {
 	if m.Options().Residual && pool == PoolFinal {
 		return nil, fmt.Errorf("onnx: pool final is not supported with residual connections: use last")
 	}
-	g := &graph.Builder{}
+	g := &graph.Builder{Standard: o.Standard}
 	in := RNNValues{X: "x"}
 	if s.Embedding != nil {
 		g.InputInts("ids", "token ids", "batch", "time")
 		table := s.Embedding.Weight
-		in.X = g.Op("Gather", []string{g.Floats("embedding.weight", table.Read(), table.Dims()...), "ids"})
+		in.X = g.Op("Gather", []string{g.Weights("embedding.weight", table.Read(), table.Rest(), 0, 1, table.Dims()...), "ids"})
 	} else {
 		g.Input("x", "features", "batch", "time", m.InputSize())
 	}

@@ -6,8 +6,10 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // RNNValues are the names of the inputs and outputs of a recurrent stack: X
@@ -23,7 +25,7 @@ func attr(name string, value any) graph.Attr { return graph.Attr{Name: name, Val
 // name of y; name is the prefix of the parameters' names.
 func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
 	rows, cols := l.Weight.Dim(0), l.Weight.Dim(1)
-	y := g.Op("MatMul", []string{x, g.Floats(name+".weight", swapped(l.Weight.Read(), rows, cols), cols, rows)})
+	y := g.Op("MatMul", []string{x, g.Weights(name+".weight", swapped(l.Weight.Read(), rows, cols), l.Weight.Rest(), 1, 2, cols, rows)})
 	if l.Bias != nil {
 		y = g.Op("Add", []string{y, g.Floats(name+".bias", l.Bias.Read(), rows)})
 	}
@@ -37,12 +39,23 @@ func AddLinear(g *graph.Builder, name string, l *nn.Linear, x string) string {
 // projections, zoneout, a clip of the cell, sLSTM, minGRU and minLSTM become a
 // Scan over their equations. A cell of the user's own and weights that are not
 // finite are errors.
+//
+// Weights are written as they rest. A plain LSTM whose weights rest in [tensor.Int8] becomes
+// com.microsoft's DynamicQuantizeLSTM, unless g.Standard is set. The directions of a layer must rest in the same precision.
 func AddRNN(g *graph.Builder, name string, m *nn.RNN, in RNNValues) (RNNValues, error) {
 	if m.Cell() == cell.Custom {
 		return RNNValues{}, fmt.Errorf("onnx: %s: a custom cell is Go code and cannot be exported; write its equations as nodes of the graph", name)
 	}
 	if equations[m.Cell()] == nil {
 		return RNNValues{}, fmt.Errorf("onnx: %s: there are no equations of a cell of kind %s for a graph", name, m.Cell().Spec().Name)
+	}
+	for layer := range m.Layers() {
+		for _, base := range []string{"weight_ih", "weight_hh"} {
+			first, last := m.Param(base, layer, 0), m.Param(base, layer, m.Directions()-1)
+			if first != nil && first.Rest() != last.Rest() {
+				return RNNValues{}, fmt.Errorf("onnx: %s rests in %s and %s in %s: a graph has them as one matrix; let them rest in the same", first.Name, first.Rest(), last.Name, last.Rest())
+			}
+		}
 	}
 	for _, p := range m.Weights {
 		if i := slices.IndexFunc(p.Read(), func(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }); i >= 0 {
@@ -188,25 +201,58 @@ func (e *rnnExporter) operator(layer int, x string) string {
 		}
 	}
 	name := func(s string) string { return fmt.Sprintf("%s.%s_l%d", e.name, s, layer) }
-	in := []string{x, e.g.Floats(name("W"), w, D, G*H, width), e.g.Floats(name("R"), r, D, G*H, H), "", e.lengths, e.h0[layer], e.c0[layer], ""}
+	restW, restR := e.m.Param("weight_ih", layer, 0).Rest(), e.m.Param("weight_hh", layer, 0).Rest()
+	attrs, op := e.attributes(spec), spec.ONNX
+	dynamic := op == "LSTM" && restW == tensor.Int8 && restR == tensor.Int8 && !e.g.Standard && p == nil &&
+		!slices.ContainsFunc(attrs, func(a graph.Attr) bool { return a.Name != "hidden_size" && a.Name != "direction" })
+	in := []string{x, "", "", "", e.lengths, e.h0[layer], e.c0[layer], ""}
 	if b != nil {
 		in[3] = e.g.Floats(name("B"), b, D, 2*G*H)
 	}
 	if p != nil {
 		in[7] = e.g.Floats(name("P"), p, D, 3*H)
 	}
-	for in[len(in)-1] == "" {
-		in = in[:len(in)-1]
+	if dynamic {
+		op = graph.DynamicLSTM
+		var scales [2][]string
+		in[1], scales[0] = e.bytes(name("W"), w, D, G*H)
+		in[2], scales[1] = e.bytes(name("R"), r, D, G*H)
+		in = slices.Concat(in, scales[0], scales[1])
+	} else {
+		in[1], in[2] = e.g.Weights(name("W"), w, restW, 0, 2, D, G*H, width), e.g.Weights(name("R"), r, restR, 0, 2, D, G*H, H)
+		for in[len(in)-1] == "" {
+			in = in[:len(in)-1]
+		}
 	}
 	out := []string{name("Y"), name("h"), name("c")}
 	e.hs, e.cs = append(e.hs, out[1]), append(e.cs, out[2])
 	if spec.ONNX != "LSTM" {
 		out = out[:2]
 	}
-	e.g.Node(spec.ONNX, in, out, e.attributes(spec)...)
+	e.g.Node(op, in, out, attrs...)
 	y := e.g.Op("Transpose", []string{out[0]}, attr("perm", []int64{0, 2, 1, 3})) // [T,D,B,H] to [T,B,D,H]
 	return e.g.Op("Reshape", []string{y, e.g.Ints("", 0, 0, -1)})
 }
+
+// bytes adds a matrix [D,rows,columns] that rests in 8 bits as DynamicQuantizeLSTM has it, transposed, and
+// returns its name and those of scales and zero points. The integers have no sign, since ONNX Runtime's
+// products with those that have are not exact on processors without VNNI.
+func (e *rnnExporter) bytes(name string, w []float32, D, rows int) (matrix string, scales []string) {
+	columns := len(w) / (D * rows)
+	values, by := simd.SplitBytes(w, columns)
+	data := make([]byte, len(w))
+	for d := range D {
+		for i := range rows {
+			for k := range columns {
+				data[(d*columns+k)*rows+i] = byte(int(values[(d*rows+i)*columns+k]) + zeroPoint)
+			}
+		}
+	}
+	zeros := slices.Repeat([]byte{zeroPoint}, D*rows)
+	return e.g.Bytes(name, data, D, columns, rows), []string{e.g.Floats(name+"_scale", by, D, rows), e.g.Bytes(name+"_zero", zeros, D, rows)}
+}
+
+const zeroPoint = 128
 
 // attributes returns those that differ from the operator's defaults.
 func (e *rnnExporter) attributes(spec *cell.Spec) []graph.Attr {

@@ -62,7 +62,7 @@ func (s *scanExporter) constant(base string) string {
 func (s *scanExporter) turned(base string, lo, hi int) string {
 	p := s.m.Param(base, s.layer, s.d)
 	cols := p.Dim(1)
-	return s.outer.Floats("", swapped(p.Read()[lo*cols:hi*cols], hi-lo, cols), cols, hi-lo)
+	return s.outer.Weights("", swapped(p.Read()[lo*cols:hi*cols], hi-lo, cols), p.Rest(), 1, 2, cols, hi-lo)
 }
 
 // part returns elements [lo,hi) of a vector; "" if there is none.

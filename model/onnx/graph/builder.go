@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -28,9 +30,19 @@ type Builder struct {
 	// values of the outer graph, needs a different one.
 	Prefix string
 
+	// Standard limits the graph to the standard's operators; otherwise an LSTM with weights in 8 bits
+	// may be com.microsoft's.
+	Standard bool
+
 	nodes, initializers, inputs, outputs [][]byte
+	meta                                 [][2]string
+	domains                              []string // besides the standard's
 	count                                int
 }
+
+// DynamicLSTM is the operator of an LSTM with weights in 8 bits, which rounds the input and at each step the
+// states of all rows to 8 bits too.
+const DynamicLSTM = "com.microsoft.DynamicQuantizeLSTM"
 
 // Attr is a named attribute of a node: an int, float32, string, []int64,
 // []float32, []string or, for a loop's body, a *Builder. Other types panic.
@@ -90,9 +102,12 @@ func (a Attr) encode() []byte {
 }
 
 // Node adds an operation with the name of its first output. An input or output ""
-// is omitted.
+// is omitted. An operator that is not the standard's has its domain before its name and a dot.
 func (g *Builder) Node(op string, in, out []string, attrs ...Attr) {
 	g.nodes = append(g.nodes, encodeNode(op, in, out, attrs))
+	if i := strings.LastIndexByte(op, '.'); i >= 0 && !slices.Contains(g.domains, op[:i]) {
+		g.domains = append(g.domains, op[:i])
+	}
 }
 
 // encodeNode returns a NodeProto.
@@ -109,9 +124,16 @@ func encodeNode(op string, in, out []string, attrs []Attr) (b []byte) {
 			break
 		}
 	}
+	domain := ""
+	if i := strings.LastIndexByte(op, '.'); i >= 0 {
+		domain, op = op[:i], op[i+1:]
+	}
 	b = appendText(b, 4, op)
 	for _, a := range attrs {
 		b = appendBytes(b, 5, a.encode())
+	}
+	if domain != "" {
+		b = appendText(b, 7, domain)
 	}
 	return b
 }
@@ -143,6 +165,11 @@ func (g *Builder) Float(v float32) string { return g.Floats("", []float32{v}) }
 // one is generated.
 func (g *Builder) Ints(name string, data ...int64) string {
 	return g.initializer(name, typeInt64, int64s(data), []int{len(data)})
+}
+
+// Bytes adds a constant array of uint8 and returns its name.
+func (g *Builder) Bytes(name string, data []byte, dims ...int) string {
+	return g.initializer(name, typeUint8, data, dims)
 }
 
 // Int adds a constant integer without dimensions and returns its name.
@@ -250,7 +277,14 @@ func (g *Builder) encode(name string, ir, opset int64) []byte {
 	m := appendInt(nil, 1, ir)
 	m = appendText(m, 2, "carousel")
 	m = appendBytes(m, 7, g.graph(name))
-	return appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
+	for _, domain := range g.domains {
+		m = appendBytes(m, 8, appendInt(appendText(nil, 1, domain), 2, 1))
+	}
+	m = appendBytes(m, 8, appendInt(appendText(nil, 1, ""), 2, opset))
+	for _, entry := range g.meta {
+		m = appendBytes(m, 14, appendText(appendText(nil, 1, entry[0]), 2, entry[1]))
+	}
+	return m
 }
 
 // Encode returns the bytes of the file that [Builder.Export] writes.
@@ -270,7 +304,7 @@ func (g *Builder) Model(path string, on ...*tensor.Device) (*Model, error) {
 
 // Export writes the graph as a file, after running it on the inputs in with this
 // package and, if it is installed, with ONNX Runtime. A graph that does not run,
-// an output that differs from want, by name, by more than [Tolerance], and the
+// an output that differs from want, by name, by more than [Tolerance], or [DynamicTolerance], and the
 // errors of writing the file are errors, and a cancelled ctx returns its error; no
 // file is written then.
 func (g *Builder) Export(ctx context.Context, path string, in map[string]Value, want map[string][]float32) (*Parity, error) {

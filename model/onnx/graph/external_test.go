@@ -54,6 +54,10 @@ func TestExternalData(t *testing.T) {
 		if y := got["y"].Data; y[0] != 2 || y[1] != 0 || y[2] != 1.5 {
 			t.Errorf("%q: %v, want 2, 0, 1.5", entries, y)
 		}
+		alone := readFrom(t, written(t, m))
+		if again, err := alone.Run(map[string]Value{"x": Floats([]float32{1, 1, 1}, 1, 3)}); err != nil || alone.External() != nil || differ(got, again) != "" {
+			t.Errorf("%q: written as one file: %v, %v", entries, again, err)
+		}
 	}
 	if err := os.Symlink("../outside.bin", filepath.Join(dir, "link")); err != nil {
 		t.Skip(err)

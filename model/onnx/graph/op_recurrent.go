@@ -62,9 +62,11 @@ func prepareRecurrent(m *Model, n *node) any {
 	if !c.engine {
 		return c
 	}
-	if w, r, b := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3); w != nil && r != nil && (b != nil || !n.has(3)) && !n.has(7) {
-		c.check(n, w, r, b)
-		c.keep(m, n, w, r, b)
+	if w, r, b, p := m.constant(n, 1), m.constant(n, 2), m.constant(n, 3), m.constant(n, 7); w != nil && r != nil && (b != nil || !n.has(3)) && (p != nil || !n.has(7)) {
+		hidden, _ := c.check(n, w, r, b)
+		if p == nil || p.kind == floats && slices.Equal(p.dims, []int{c.directions, 3 * hidden}) { // others are refused when it runs
+			c.keep(m, n, w, r, b, p)
+		}
 	}
 	return c
 }
@@ -188,7 +190,7 @@ func (c *recurrent) weightsOf(d, hidden, input int, w, r, b []float32) (W, R, BW
 }
 
 // keep makes parameters of constant weights.
-func (c *recurrent) keep(m *Model, n *node, w, r, b *value) {
+func (c *recurrent) keep(m *Model, n *node, w, r, b, p *value) {
 	hidden, input := r.dims[2], w.dims[2]
 	rows := len(c.order) * hidden
 	c.input = input
@@ -204,7 +206,18 @@ func (c *recurrent) keep(m *Model, n *node, w, r, b *value) {
 			both := b.host[d*2*c.gates*hidden:][:2*c.gates*hidden]
 			dir.Params[cell.BW], dir.Params[cell.BR] = m.param(c.reordered(both[:c.gates*hidden]), rows).T(), m.param(c.reordered(both[c.gates*hidden:]), rows).T()
 		}
+		if p != nil {
+			c.peepholes(&dir, p.host[d*3*hidden:], func(w []float32) *tensor.Tensor { return m.param(w[:hidden], hidden).T() }, hidden)
+		}
 		c.dirs = append(c.dirs, dir)
+	}
+}
+
+// peepholes sets those of a direction, which p has in the order i, o, f.
+func (c *recurrent) peepholes(dir *tensor.Direction, p []float32, add func(w []float32) *tensor.Tensor, hidden int) {
+	dir.Params[cell.PeepI], dir.Params[cell.PeepO] = add(p), add(p[hidden:])
+	if !c.coupled {
+		dir.Params[cell.PeepF] = add(p[2*hidden:])
 	}
 }
 
@@ -231,11 +244,7 @@ func (c *recurrent) directionsFor(r *run, hidden, input int, in []*value) []tens
 			ps[cell.BW], ps[cell.BR] = r.tape.Input(BW, rows), r.tape.Input(BR, rows)
 		}
 		if len(in) > 7 && in[7] != nil { // i, o, f
-			p := in[7].floats()[d*3*hidden:]
-			ps[cell.PeepI], ps[cell.PeepO] = r.tape.Input(p[:hidden], hidden), r.tape.Input(p[hidden:2*hidden], hidden)
-			if !c.coupled {
-				ps[cell.PeepF] = r.tape.Input(p[2*hidden:3*hidden], hidden)
-			}
+			c.peepholes(&dirs[d], in[7].floats()[d*3*hidden:], func(w []float32) *tensor.Tensor { return r.tape.Input(w[:hidden], hidden) }, hidden)
 		}
 	}
 	return dirs

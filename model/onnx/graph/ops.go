@@ -94,7 +94,7 @@ func init() {
 		"com.microsoft.FastGelu":               {1, 2, 1, nil, runBiasGelu},
 		"com.microsoft.FusedMatMul":            {2, 2, 1, nil, runFusedMatMul},
 		"com.microsoft.SkipLayerNormalization": {3, 5, 4, nil, runSkipLayerNorm},
-		"com.microsoft.DynamicQuantizeLSTM":    {3, 12, 3, prepareDynamicLSTM, runDynamicLSTM},
+		DynamicLSTM:                            {3, 12, 3, prepareDynamicLSTM, runDynamicLSTM},
 
 		"Einsum":          {1, many, 1, prepareEinsum, runEinsum},
 		"Resize":          {1, 4, 1, nil, runResize},

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // small is a sound graph: y = Relu(x + one).
@@ -358,7 +359,7 @@ func TestConcurrentRuns(t *testing.T) {
 // FuzzRead reads any bytes as a model and runs what is one: no panic, and no
 // error but the right kind.
 func FuzzRead(f *testing.F) {
-	for _, pattern := range []string{"node/*.onnx", "torch/*.onnx", "scan/*.onnx"} { // scan: package onnx wrote them
+	for _, pattern := range []string{"node/*.onnx", "torch/*.onnx", "scan/*.onnx", "weights/*.onnx"} { // scan: package onnx wrote them
 		paths, err := filepath.Glob(filepath.Join("testdata", pattern))
 		if err != nil || len(paths) == 0 {
 			f.Fatal("no seeds", err)
@@ -424,6 +425,32 @@ func FuzzRead(f *testing.F) {
 		}
 		if problem := differ(first, again); problem != "" {
 			t.Error(problem)
+		}
+		// With weights in 8 bits it is written and read as such.
+		m.file = func() ([]byte, error) { return b, nil }
+		resting := false
+		for _, w := range m.Weights() {
+			if m.SetRest(w.Name, tensor.Int8) == nil {
+				resting = true
+			}
+		}
+		small, err := m.rewritten()
+		if err != nil || !resting {
+			return // another tool's integers
+		}
+		other, err := parse("m.onnx", small)
+		if err != nil {
+			t.Fatal("written: ", err)
+		}
+		other.budget = m.budget
+		if first, err = m.Run(in); err != nil {
+			return
+		}
+		if again, err = other.Run(in); err != nil {
+			t.Fatal("written: ", err)
+		}
+		if problem := differ(first, again); problem != "" {
+			t.Error("written: ", problem)
 		}
 	})
 }

@@ -1,21 +1,14 @@
 package graph
 
 import (
-	"encoding/binary"
-	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 )
-
-// The first versions of the standard operators in which DequantizeLinear has an axis, and in which
-// Cast has bfloat16.
-const axisOpset, bfloatOpset = 13, 13
 
 // initializerIR is the first version of the format in which an initializer need not be an input.
 const initializerIR = 4
@@ -218,10 +211,7 @@ func (w *rewriter) attr(b []byte, output string) (out []byte, made *replacement,
 }
 
 // replacement is what makes a value instead of a tensor of the file: fields of a graph.
-type replacement struct {
-	w              *rewriter
-	nodes, tensors []byte
-}
+type replacement struct{ nodes, tensors []byte }
 
 // tensor returns what replaces a tensor: one that has its data, or all that makes its value; neither
 // if it stays. A tensor in a Constant node makes the node's output.
@@ -255,73 +245,30 @@ func (w *rewriter) tensor(b []byte, output string) (out []byte, made *replacemen
 	if output != "" {
 		name = output
 	}
-	made = &replacement{w: w}
-	made.of(s, name, v.dims)
+	made = w.replacement(s, name, v.dims)
 	w.gone[name] = true
 	return nil, made, nil
 }
 
-// of adds what makes the weights of a source under a name.
-func (r *replacement) of(s *source, name string, dims []int) {
-	now := r.w.m.constants[s.slot].host
-	first, last := name, s.dtype // what the first node makes, and the type of the value
-	var steps []func(out, in string)
-	step := func(op string, in []string, attrs ...Attr) func(out, from string) {
-		return func(out, from string) { r.node(op, append([]string{from}, in...), out, attrs...) }
+// replacement returns what makes the weights of a source under a name.
+func (w *rewriter) replacement(s *source, name string, dims []int) *replacement {
+	g := &Builder{}
+	stored := &atRest{name: name, dims: dims, values: w.m.constants[s.slot].host, rest: s.rest, bytes: s.bytes, dtype: s.dtype, opset: w.m.Opset, fresh: w.fresh}
+	stored.add(g)
+	made := &replacement{}
+	for _, t := range g.initializers {
+		if w.ir >= initializerIR {
+			made.tensors = appendBytes(made.tensors, 5, t)
+			continue
+		}
+		var p tensorProto
+		(&modelProto{}).decodeTensor(&p, t) // of this program
+		made.nodes = appendBytes(made.nodes, 1, encodeNode("Constant", nil, []string{p.name}, []Attr{{"value", encoded(t)}}))
 	}
-	switch q := s.bytes; {
-	case s.rest == tensor.Int8:
-		stored, axis := dims, q.from
-		if q.to-q.from > 1 {
-			stored, axis = slices.Concat([]int{len(q.scales)}, dims[q.to:]), 0
-		}
-		raw, scales := make([]byte, len(q.values)), slices.Clone(q.scales)
-		for i, b := range q.values {
-			raw[i] = byte(b)
-		}
-		for i, v := range scales {
-			if v == 0 { // of zeros
-				scales[i] = 1
-			}
-		}
-		first = r.tensor(name+"_int8", typeInt8, raw, stored)
-		if r.w.m.Opset >= axisOpset {
-			scale := r.tensor(name+"_scale", typeFloat, float32s(scales), []int{len(scales)})
-			steps = append(steps, step("DequantizeLinear", []string{scale}, Attr{"axis", axis}))
-		} else {
-			along := slices.Repeat([]int{1}, len(stored))
-			along[axis] = len(scales)
-			scale := r.tensor(name+"_scale", typeFloat, float32s(scales), along)
-			steps = append(steps, step("Cast", nil, Attr{"to", typeFloat}), step("Mul", []string{scale}))
-		}
-		if q.to-q.from > 1 {
-			steps = append(steps, step("Reshape", []string{r.tensor(name+"_shape", typeInt64, int64s(wide(dims)), []int{len(dims)})}))
-		}
-		if last != typeFloat {
-			steps = append(steps, step("Cast", nil, Attr{"to", int(last)}))
-		}
-	case s.rest == tensor.BFloat16 && r.w.m.Opset < bfloatOpset && last == typeFloat:
-		r.constant(name, typeFloat, float32s(now), dims)
-	default:
-		dtype, bits := int64(typeBFloat16), half.ToBFloat16
-		if s.rest == tensor.Float16 {
-			dtype, bits = typeFloat16, half.ToFloat16
-		}
-		raw := make([]byte, 0, 2*len(now))
-		for _, v := range now {
-			raw = binary.LittleEndian.AppendUint16(raw, bits(v))
-		}
-		first = r.tensor(fmt.Sprintf("%s_%s", name, s.rest), dtype, raw, dims)
-		steps = append(steps, step("Cast", nil, Attr{"to", int(last)}))
+	for _, n := range g.nodes {
+		made.nodes = appendBytes(made.nodes, 1, n)
 	}
-	for i, f := range steps {
-		out := name
-		if i < len(steps)-1 {
-			out = r.w.fresh(fmt.Sprintf("%s_%d", name, i+1))
-		}
-		f(out, first)
-		first = out
-	}
+	return made
 }
 
 // fresh returns a name that is not in use.
@@ -331,24 +278,4 @@ func (w *rewriter) fresh(name string) string {
 	}
 	w.names[name] = true
 	return name
-}
-
-func (r *replacement) node(op string, in []string, out string, attrs ...Attr) {
-	r.nodes = appendBytes(r.nodes, 1, encodeNode(op, in, []string{out}, attrs))
-}
-
-// tensor adds a constant with a name like that and returns the name.
-func (r *replacement) tensor(name string, dtype int64, raw []byte, dims []int) string {
-	name = r.w.fresh(name)
-	r.constant(name, dtype, raw, dims)
-	return name
-}
-
-func (r *replacement) constant(name string, dtype int64, raw []byte, dims []int) {
-	t := encodeTensor(name, dtype, raw, dims)
-	if r.w.ir < initializerIR {
-		r.node("Constant", nil, name, Attr{"value", encoded(t)})
-	} else {
-		r.tensors = appendBytes(r.tensors, 5, t)
-	}
 }

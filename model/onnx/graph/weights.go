@@ -100,7 +100,7 @@ func (w *weights) store(slot int, t *tensorProto, v *value) {
 }
 
 // quantizedOps are the operators on integers that stand for floats.
-var quantizedOps = []string{"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "com.microsoft.DynamicQuantizeLSTM"}
+var quantizedOps = []string{"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", DynamicLSTM}
 
 func (w *weights) noteQuantized(n *node) {
 	if w.quantized == "" && slices.Contains(quantizedOps, n.op) {
@@ -240,8 +240,7 @@ type tracer struct {
 func (m *Model) trace() { m.weights.tracing.Do(m.traceOnce) }
 
 func (m *Model) traceOnce() {
-	t := &tracer{m: m, r: &run{m: m, tape: tensor.NewTape(m.dev, tensor.Infer), vals: make([]*value, len(m.names)), left: m.budget},
-		numbers: map[int]*value{}, readers: map[int]int{}, integer: map[int]bool{}}
+	t := &tracer{m: m, r: newFolder(m).r, numbers: map[int]*value{}, readers: map[int]int{}, integer: map[int]bool{}}
 	reads(m.nodes, m.outSlots, t.readers)
 	reads(m.weights.folded, nil, t.readers)
 	for _, s := range m.weights.stored {
@@ -469,7 +468,9 @@ const metaRest = "carousel.rest:"
 // rest lets weights rest as the file says: those that are made of integers and have the values
 // that they would be rounded to, and those with a property.
 func (m *Model) rest(p *modelProto) {
-	if slices.ContainsFunc(m.weights.folded, func(n *node) bool { return n.op == "DequantizeLinear" || n.op == "Mul" }) {
+	if slices.ContainsFunc(m.weights.folded, func(n *node) bool {
+		return (n.op == "DequantizeLinear" || n.op == "Cast") && m.constant(n, 0).dtype == typeInt8
+	}) {
 		m.trace()
 		for _, s := range m.weights.listed {
 			if s.dtype != typeInt8 || s.shared != nil {
