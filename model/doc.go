@@ -11,5 +11,6 @@
 //
 // Weights are stored under PyTorch's parameter names, as float32, in the public
 // safetensors layout (https://github.com/huggingface/safetensors): a little-endian
-// uint64 header length, a JSON header, then the tensors' bytes.
+// uint64 header length, a JSON header, then the tensors' bytes. Weights that rest in fewer bits are in
+// types of these; [Tensor] says which.
 package model

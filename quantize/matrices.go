@@ -3,6 +3,7 @@ package quantize
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
@@ -21,10 +22,12 @@ type network struct {
 type matrix struct {
 	name   string
 	params []*tensor.Param
+	table  bool    // of embeddings
 	cost   float64 // what its rounding costs; see rank
 	basis  string  // of cost
 	rest   tensor.Precision
-	why    string // why it does not rest in what was asked for
+	why    string      // why it does not rest in what was asked for
+	in4    [][]float32 // the values of each param in 4 bits, if that was asked for
 }
 
 // networkOf finds the matrices of a model. A model of several networks, such as those of
@@ -35,7 +38,10 @@ func networkOf(m *task.Trained) *network {
 		n.slabs = all.Slabs()
 	}
 	for _, p := range weights(n.slabs[0]) {
-		one := &matrix{name: p.Name}
+		one := &matrix{name: p.Name, table: slices.ContainsFunc(n.slabs[0].Modules, func(m any) bool {
+			e, ok := m.(*nn.Embedding)
+			return ok && e.Weight == p
+		})}
 		for _, s := range n.slabs {
 			one.params = append(one.params, s.Lookup(p.Name))
 		}
@@ -128,9 +134,13 @@ func (n *network) values() (all [][]float32) {
 // apply lets the matrices rest as they are to, beginning from these values.
 func (n *network) apply(values [][]float32) {
 	for _, m := range n.matrices {
-		for _, p := range m.params {
+		for i, p := range m.params {
 			p.SetRest(tensor.Float32)
-			p.Write(values[0])
+			if m.rest == tensor.Int4 {
+				p.Write(m.in4[i])
+			} else {
+				p.Write(values[0])
+			}
 			p.SetRest(m.rest)
 			values = values[1:]
 		}
@@ -140,13 +150,15 @@ func (n *network) apply(values [][]float32) {
 // sizeOf returns the bytes of the parameters of a network.
 func sizeOf(s *tensor.Slab) (z Size) {
 	for _, p := range s.Params {
-		n := int64(p.Len())
+		n, rows := int64(p.Len()), int64(p.Dim(0))
 		z.Float32 += 4 * n
 		switch p.Rest() {
 		case tensor.Float32:
 			z.Quantized += 4 * n
 		case tensor.Int8:
-			z.Quantized += n + 4*int64(p.Dim(0))
+			z.Quantized += n + 4*rows
+		case tensor.Int4:
+			z.Quantized += (n/rows+1)/2*rows + 4*rows
 		default:
 			z.Quantized += 2 * n
 		}

@@ -1,6 +1,7 @@
 package quantize
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 
 // Options is what is asked for.
 type Options struct {
-	Precision     string   `json:"precision" oneof:"int8,bf16,fp16" group:"Quantization" help:"numbers that weight matrices rest in"`
+	Precision     string   `json:"precision" oneof:"int4,int8,bf16,fp16" group:"Quantization" help:"numbers that weight matrices rest in"`
 	Keep          []string `json:"keep,omitempty" group:"Quantization" help:"names of matrices, or their beginnings, that stay in float32"`
 	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the accuracy in float32 that must be kept: the lower end of its 95 % interval"`
 	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step that must be reached, as a multiple of that in float32 (0: it must not be slower)"`
@@ -26,11 +27,11 @@ type Options struct {
 func DefaultOptions() *Options { return &Options{Precision: "int8", MinAccuracy: 0.98} }
 
 func (o *Options) wanted() (tensor.Precision, error) {
-	r, err := tensor.ParsePrecision(o.Precision)
-	if err != nil || r == tensor.Float32 {
-		return r, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int8, bf16 or fp16", o.Precision)}
+	at := slices.IndexFunc(widths[:], func(p tensor.Precision) bool { return p.String() == o.Precision && p != tensor.Float32 })
+	if at < 0 {
+		return 0, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int4, int8, bf16 or fp16", o.Precision)}
 	}
-	return r, nil
+	return widths[at], nil
 }
 
 // Rows are data of which a part is scored.
@@ -52,6 +53,9 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 	if err != nil {
 		return nil, err
 	}
+	if wanted == tensor.Int4 && calibration == nil {
+		return nil, &data.InputError{Problem: "precision int4: it takes rows by whose inputs the rounding is corrected", Fix: "give rows that the verdict is not measured on by --calibrate, or --data with the model's validation rows"}
+	}
 	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, cached: map[*Rows]*task.Tally{}}
 	if err := errors.Join(q.check(), q.keep(o.Keep)); err != nil {
 		return nil, err
@@ -60,6 +64,11 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 	for _, one := range q.matrices {
 		if one.why == "" {
 			one.rest = wanted
+		}
+	}
+	if wanted == tensor.Int4 {
+		if err := q.correct(ctx, calibration); err != nil {
+			return nil, err
 		}
 	}
 	q.Report = &Report{Task: m.Kind.Name, Asked: *o, Kernels: kernels(), Processor: bench.CPUName()}
@@ -80,6 +89,47 @@ type quantizer struct {
 	scoring  any
 	progress func(string)
 	cached   map[*Rows]*task.Tally // of the float32 model
+}
+
+// fewWeights is the number of weights from which on a matrix is rounded to 4 bits: of smaller ones, mostly heads, the
+// rounding costs about as much of the accuracy as that of large ones.
+const fewWeights = 4096
+
+// correct computes the values of matrices in 4 bits, from what they are multiplied by when the float32
+// model is scored on the calibration rows.
+func (q *quantizer) correct(ctx context.Context, calibration *Rows) error {
+	q.progress("scoring the float32 model, for the inputs of each matrix")
+	all, err := observe(networkOf(q.f).slabs, func() (err error) {
+		q.cached[calibration], err = q.f.Tally(ctx, calibration.Data, calibration.Part, q.scoring)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	original := q.original
+	for _, m := range q.matrices {
+		if m.rest == tensor.Int4 && m.params[0].Len() < fewWeights {
+			m.rest, m.why = tensor.Int8, fmt.Sprintf("of fewer than %d weights 4 bits would save little", fewWeights)
+		}
+		if m.rest == tensor.Int4 && all[m.name] == nil && !m.table {
+			m.rest, m.why = tensor.Int8, "what it is multiplied by was not observed, so its rounding cannot be corrected"
+		}
+		if m.rest != tensor.Int4 {
+			original = original[len(m.params):]
+			continue
+		}
+		q.progress("rounding " + m.name + " with error feedback")
+		f := newFeedback(all[m.name], m.params[0].Len()/m.params[0].Dim(0))
+		for range m.params {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			values := slices.Clone(original[0])
+			f.round(values)
+			m.in4, original = append(m.in4, values), original[1:]
+		}
+	}
+	return nil
 }
 
 // accuracy compares the model as it rests now with the float32 model.
@@ -143,6 +193,11 @@ func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 	}
 }
 
+// widths are the precisions of matrices, the smallest first.
+var widths = [...]tensor.Precision{tensor.Int4, tensor.Int8, tensor.BFloat16, tensor.Float16, tensor.Float32}
+
+func width(p tensor.Precision) int { return slices.Index(widths[:], p) }
+
 // any reports whether a matrix rests in less than float32.
 func (n *network) any() bool {
 	return slices.ContainsFunc(n.matrices, func(m *matrix) bool { return m.rest != tensor.Float32 })
@@ -155,7 +210,7 @@ func (n *network) plan() string {
 		count[m.rest]++
 	}
 	var parts []string
-	for _, r := range []tensor.Precision{tensor.Int8, tensor.BFloat16, tensor.Float16, tensor.Float32} {
+	for _, r := range widths {
 		if count[r] > 0 {
 			parts = append(parts, fmt.Sprintf("%s in %s", report.Agree(count[r], "matrix", "matrices"), r))
 		}
@@ -203,18 +258,18 @@ func (q *quantizer) rank(ctx context.Context, calibration *Rows) error {
 	return nil
 }
 
-// raise lets the matrix that costs most rest in the next larger precision.
+// raise lets a matrix rest in the next larger precision: of those in the smallest one, that which costs most.
 func (q *quantizer) raise(a *Accuracy) {
-	var most *matrix
-	for _, m := range q.matrices {
-		if m.rest != tensor.Float32 && (most == nil || m.rest == tensor.Int8 && most.rest != tensor.Int8 || (m.rest == tensor.Int8) == (most.rest == tensor.Int8) && m.cost > most.cost) {
-			most = m
-		}
-	}
+	most := slices.MinFunc(q.matrices, func(a, b *matrix) int {
+		return cmp.Or(cmp.Compare(width(a.rest), width(b.rest)), cmp.Compare(b.cost, a.cost))
+	})
 	reason := fmt.Sprintf("with it in %s the accuracy kept was at least %s on %d rows, %s was asked for", most.rest, report.Percent(a.Low), a.Rows, report.Percent(q.MinAccuracy))
-	if most.rest == tensor.Int8 {
+	switch most.rest {
+	case tensor.Int4:
+		most.rest = tensor.Int8
+	case tensor.Int8:
 		most.rest = tensor.BFloat16
-	} else {
+	default:
 		most.rest = tensor.Float32
 	}
 	most.why = reason

@@ -24,6 +24,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory(), Kind: t.kindOf(w, w)}
 	s.Cache, _, s.Version = t.caches(s.Kind, s.M, w)
 	t.gemm(s)
+	t.observe(w, x, 0)
 	t.record(linearGrad, y, x, w, b)
 	return y
 }

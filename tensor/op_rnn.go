@@ -61,6 +61,8 @@ func (t *Tape) scanDirection(kind cell.Kind, x, y *Tensor, i int, d *Direction, 
 		t.trace(s, x, d.Params[cell.W])
 	}
 	t.backend.Scan(s)
+	t.observe(d.Params[cell.W], x, 0)
+	t.observe(d.Params[cell.R], y, s.YOff)
 	t.end(x, hn, cn, d, final)
 }
 

@@ -24,16 +24,20 @@ const (
 	// left operand to multiples of its greatest magnitude divided by 127, and likewise a row of
 	// the parameter, an output. Sums are exact. Gradients are those of float32, as if nothing were rounded.
 	Int8 = Precision(device.INT8)
+	// Int4 is a precision of parameters at rest, not of tapes: products are those of Int8, with
+	// weights that are one of 15 multiples of their row's scale, two of which take a byte in a file.
+	Int4 = Precision(device.NumKinds)
 )
 
 // precisions is the names of the precisions as settings have them.
-var precisions = [...]string{Float32: "f32", BFloat16: "bf16", Float16: "fp16", Int8: "int8"}
+var precisions = [...]string{Float32: "f32", BFloat16: "bf16", Float16: "fp16", Int8: "int8", Int4: "int4"}
 
 func (p Precision) String() string { return precisions[p] }
 
-// ParsePrecision returns the precision of a name: f32, bf16, fp16 or int8.
+// ParsePrecision returns the precision of a name that a tape can have: f32, bf16, fp16 or int8.
+// Another name is an error.
 func ParsePrecision(name string) (Precision, error) {
-	for p, n := range precisions {
+	for p, n := range precisions[:Int4] {
 		if n == name {
 			return Precision(p), nil
 		}
@@ -42,8 +46,11 @@ func ParsePrecision(name string) (Precision, error) {
 }
 
 // SetPrecision sets the precision of the operations that follow; a new tape has
-// [Float32]. A parameter with Keep32 keeps its products in float32.
-func (t *Tape) SetPrecision(p Precision) { t.kind = device.Kind(p) }
+// [Float32]. A parameter with Keep32 keeps its products in float32. It panics with a [*UseError] for [Int4].
+func (t *Tape) SetPrecision(p Precision) {
+	Check(p < Int4, "tensor: SetPrecision", "weights can rest in %s, and products cannot be computed in it: choose int8", p)
+	t.kind = device.Kind(p)
+}
 
 // Precision returns the tape's precision.
 func (t *Tape) Precision() Precision { return Precision(t.kind) }
@@ -55,7 +62,7 @@ func (t *Tape) kindOf(w *Tensor, all ...*Tensor) device.Kind {
 	case w == nil || t.tracing:
 		return device.F32
 	case w.rests() && t.mode != Train:
-		return w.param.rest
+		return w.param.rest.kind()
 	case w.param == nil && t.kind == device.INT8:
 		return device.F32
 	}
@@ -67,7 +74,15 @@ func (t *Tape) kindOf(w *Tensor, all ...*Tensor) device.Kind {
 	return t.kind
 }
 
-func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != device.F32 }
+func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != Float32 }
+
+// kind returns the kind of the products with weights that rest in p.
+func (p Precision) kind() device.Kind {
+	if p == Int4 {
+		return device.INT8
+	}
+	return device.Kind(p)
+}
 
 // backward returns the kind of the products of the backward pass: gradients are not rounded to 8 bits.
 func backward(k device.Kind) device.Kind {
@@ -87,19 +102,21 @@ func (p *Param) SetRest(r Precision) {
 	w := p.Read()
 	switch r {
 	case Int8:
-		simd.RoundBytes(w, p.Len()/p.dims[0])
+		simd.RoundBytes(w, p.Len()/p.dims[0], simd.Levels8)
+	case Int4:
+		simd.RoundBytes(w, p.Len()/p.dims[0], simd.Levels4)
 	case BFloat16, Float16:
 		set := simd.Best()
 		set.Weights[r].Round(w, w)
 	}
-	p.rest = device.Kind(r)
+	p.rest = r
 	p.Write(w)
 }
 
 // Rest returns the precision of SetRest.
-func (p *Param) Rest() Precision { return Precision(p.rest) }
+func (p *Param) Rest() Precision { return p.rest }
 
-// Bytes returns the values of a parameter that rests in [Int8]: integers, and the scale of each
+// Bytes returns the values of a parameter that rests in [Int8] or [Int4]: integers, and the scale of each
 // row, by which they are multiplied.
 func (p *Param) Bytes() (values []int8, scales []float32) {
 	return simd.SplitBytes(p.Read(), p.Len()/p.dims[0])

@@ -27,7 +27,7 @@ type Param struct {
 	slab    *Slab
 	index   int // in Slab.Params
 	offset  int
-	rest    device.Kind                      // of SetRest
+	rest    Precision                        // of SetRest
 	packed  [device.NumKinds][2]device.Cache // by kind of the products: for the forward and the backward pass
 }
 
@@ -90,6 +90,7 @@ type Slab struct {
 	values  device.Buffer
 	grads   device.Buffer
 	edits   atomic.Uint64 // the version of the values, for cached packed weights
+	observe func(p *Param, x []float32)
 }
 
 // Pack finds the parameters in model's exported fields, in declaration order and
@@ -232,6 +233,26 @@ func (s *Slab) Lookup(name string) *Param {
 		}
 	}
 	return nil
+}
+
+// Observe lets f be called, in passes that are not training, with what [Linear] and scans multiply a
+// matrix by: rows of p.Len()/p.Dim(0) numbers, which f may keep. Of the recurrent matrix
+// of a cell these are the scan's outputs, which are the states after its steps and not before them;
+// a cell may also have gated them. Projections and convolutions are not observed. Nil ends it. f must
+// be safe for concurrent use if passes run concurrently; none may run while Observe is called.
+func (s *Slab) Observe(f func(p *Param, x []float32)) { s.observe = f }
+
+// observe calls the observer of w's slab with columns of x, from one on.
+func (t *Tape) observe(w, x *Tensor, from int) {
+	if w == nil || w.param == nil || w.param.slab.observe == nil || t.mode == Train {
+		return
+	}
+	all, cols, width := x.Data(), w.Len()/w.dims[0], x.dims[x.rank-1]
+	rows := make([]float32, 0, len(all)/width*cols)
+	for ; len(all) > 0; all = all[width:] {
+		rows = append(rows, all[from:from+cols]...)
+	}
+	w.param.slab.observe(w.param, rows)
 }
 
 // ZeroGrad clears all gradients. An optimizer's step does this too.

@@ -69,11 +69,34 @@ func ByteOf(w, scale float32) int8 {
 	return int8(math.RoundToEven(float64(w) / float64(scale)))
 }
 
-// RoundBytes rounds each row of a matrix, the rows cols apart, to multiples of its ByteScale.
-func RoundBytes(w []float32, cols int) {
-	values, scales := SplitBytes(w, cols)
-	for i, v := range values {
-		w[i] = float32(v) * scales[i/cols]
+// The greatest levels of weights of 8 and of 4 bits. A level l of at most m is the integer of 8 bits
+// that is nearest to l·127/m, so products with both are the same ones.
+const (
+	Levels8 = byteMost
+	Levels4 = 7
+)
+
+// LevelOf returns the level, of at most levels, that is nearest to w, and ByteOfLevel its multiple of
+// the scale.
+func LevelOf(w, scale float64, levels int) int {
+	if scale == 0 {
+		return 0
+	}
+	l := math.RoundToEven(w / scale * (float64(levels) / byteMost))
+	return int(max(-float64(levels), min(l, float64(levels))))
+}
+
+func ByteOfLevel(level, levels int) int8 {
+	return int8(math.RoundToEven(float64(level) * (byteMost / float64(levels))))
+}
+
+// RoundBytes rounds each row of a matrix, the rows cols apart, to those multiples of its ByteScale that
+// are levels.
+func RoundBytes(w []float32, cols, levels int) {
+	_, scales := SplitBytes(w, cols)
+	for i, v := range w {
+		scale := scales[i/cols]
+		w[i] = float32(ByteOfLevel(LevelOf(float64(v), float64(scale), levels), levels)) * scale
 	}
 }
 

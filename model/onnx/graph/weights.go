@@ -173,6 +173,8 @@ func (m *Model) setRest(s *source, p tensor.Precision) error {
 	var bytes *quantized
 	switch p {
 	case tensor.Float32:
+	case tensor.Int4:
+		return fmt.Errorf("onnx: the weights %s cannot rest in int4: choose int8, bf16 or fp16", name)
 	case tensor.Int8:
 		var problem string
 		if bytes, problem = s.quantize(&now); problem != "" {
