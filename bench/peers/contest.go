@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,7 +66,7 @@ type Row struct {
 	RatioHigh   float64 `json:"ratio_p90"`
 	Ms          float64 `json:"ms"` // Carousel's median
 	PeerMs      float64 `json:"peer_ms"`
-	Fastest     float64 `json:"fastest_ms"` // Carousel's in the fastest of all rounds
+	Fastest     float64 `json:"fastest_ms"` // Carousel's fastest call of all rounds
 	PeerFastest float64 `json:"peer_fastest_ms"`
 	GFlops      float64 `json:"gflops"`
 	PeerGFlops  float64 `json:"peer_gflops"`
@@ -242,7 +241,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	if err != nil || len(in) < 2 {
 		return nil, err
 	}
-	rounds, err := c.compete(ctx, pass, in, calls)
+	rounds, fastest, err := c.compete(ctx, pass, in, calls)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +251,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	for i, p := range in[1:] {
 		r := found[p]
 		r.fill(good, i+1)
-		r.Fastest, r.PeerFastest = fastest(rounds, 0), fastest(rounds, i+1)
+		r.Fastest, r.PeerFastest = fastest[0], fastest[i+1]
 		r.Rejected, r.Steady = len(rounds)-len(good), steady
 		r.GFlops, r.PeerGFlops = 1e-6*flop/r.Ms, 1e-6*flop/r.PeerMs
 		rows = append(rows, *r)
@@ -261,12 +260,12 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 }
 
 // compete makes rounds until enough count, but at most three times that number. A block
-// of competitor i is calls[i] passes.
-func (c *contest) compete(ctx context.Context, pass string, in []competitor, calls []int) ([]bench.Round, error) {
-	var rounds []bench.Round
+// of competitor i is calls[i] passes, and its fastest[i].
+func (c *contest) compete(ctx context.Context, pass string, in []competitor, calls []int) (rounds []bench.Round, fastest []float64, err error) {
+	fastest = slices.Repeat([]float64{math.Inf(1)}, len(in))
 	for n := 0; n < 3*c.rounds; n++ {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		r := bench.Round{Peak: c.probe(), Ms: make([]float64, len(in))}
 		for k := range in {
@@ -278,9 +277,10 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor, cal
 			time.Sleep(pause)
 			ms, err := in[i].run(pass, warm, calls[i])
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			r.Ms[i] = bench.Quantile(ms, 0.5)
+			fastest[i] = min(fastest[i], slices.Min(ms))
 		}
 		time.Sleep(pause)
 		r.Peak = min(r.Peak, c.probe())
@@ -289,7 +289,7 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor, cal
 			break
 		}
 	}
-	return rounds, nil
+	return rounds, fastest, nil
 }
 
 // probe measures the multiply-adds of all threads at once.
@@ -328,11 +328,6 @@ func (r *Row) fill(rounds []bench.Round, i int) {
 	r.Rounds = len(rounds)
 	r.Ratio, r.RatioLow, r.RatioHigh = bench.Quantile(ratios, 0.5), bench.Quantile(ratios, 0.1), bench.Quantile(ratios, 0.9)
 	r.Ms, r.PeerMs = bench.Quantile(own, 0.5), bench.Quantile(theirs, 0.5)
-}
-
-// fastest returns the least time of competitor i.
-func fastest(rounds []bench.Round, i int) float64 {
-	return slices.MinFunc(rounds, func(a, b bench.Round) int { return cmp.Compare(a.Ms[i], b.Ms[i]) }).Ms[i]
 }
 
 // memory measures every competitor that trains.
