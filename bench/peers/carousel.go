@@ -31,6 +31,7 @@ const (
 	float32s  = "f32"
 	bfloat16s = "bf16"
 	float16s  = "fp16"
+	int8s     = "int8"
 )
 
 // passes is those that can be compared in a precision.
@@ -38,6 +39,7 @@ var passes = map[string][]string{
 	float32s:  {forward, train, step, vanish, faint, language, speech, ready},
 	bfloat16s: {forward, train, step, language, speech},
 	float16s:  {forward, train, step, language, speech},
+	int8s:     {forward},
 }
 
 // ends is the passes whose gradient is at the last step only, with the size of
@@ -59,6 +61,8 @@ type competitor interface {
 	result(pass string) ([]float32, error)
 	// uses names the kernels that the last result was computed with; "" if they are unknown.
 	uses() string
+	// computes is the precision of its networks.
+	computes() string
 	// memory is the most bytes in use over three training steps, beyond those
 	// in use before the network was made.
 	memory(q *problem, dir string) (int, error)
@@ -93,7 +97,9 @@ func (c *carousel) name() string {
 
 func (c *carousel) offers(string) bool { return true }
 
-func (c *carousel) uses() string { return tensor.CPU().Name() }
+func (c *carousel) uses() string { return strings.TrimPrefix(c.name(), "carousel ") }
+
+func (c *carousel) computes() string { return c.precision.String() }
 
 func (c *carousel) open(q *problem, _ string) error {
 	c.q, c.pupil = q, nil
@@ -113,6 +119,9 @@ func (c *carousel) open(q *problem, _ string) error {
 			return fmt.Errorf("%s has %d elements, the problem %d", p.Name, p.Len(), len(q.weights[i]))
 		}
 		p.Write(q.weights[i])
+		if c.precision == tensor.Int8 && p.Rank() > 1 {
+			p.SetRest(tensor.Int8)
+		}
 	}
 	return nil
 }
@@ -122,6 +131,9 @@ func (c *carousel) build() {
 	c.slab = tensor.Pack(tensor.CPU(), c.net, 1)
 	c.infer = tensor.NewTape(c.slab.Device(), tensor.Infer)
 	c.train = tensor.NewTape(c.slab.Device(), tensor.Train)
+	if c.precision == tensor.Int8 {
+		return // weights at rest decide
+	}
 	c.infer.SetPrecision(c.precision)
 	c.train.SetPrecision(c.precision)
 }

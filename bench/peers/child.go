@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,9 @@ var onnxruntimeScript []byte
 //go:embed pytorch.py
 var pytorchScript []byte
 
+//go:embed quantize_onnx.py
+var quantizeScript string
+
 // answerTime is how long a child may take over one request. Tests shorten it.
 var answerTime = 5 * time.Minute
 
@@ -36,7 +40,11 @@ type child struct {
 	answers chan answer
 	passes  []string
 	title   string
+	numbers string // the precision of its networks
 	kernels string // of the last result
+	nodes   string // of prepare
+	// prepare makes what the child needs of the files in dir, and names the nodes that the network consists of; nil for nothing.
+	prepare func(dir string) (nodes string, err error)
 	q       *problem
 	dir     string
 }
@@ -64,8 +72,8 @@ type answer struct {
 }
 
 // onnxruntime starts node with the npm package onnxruntime-node, found below dir
-// or, if dir is empty, where node searches by default (NODE_PATH).
-func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
+// or, if dir is empty, where node searches by default (NODE_PATH). The mode is f32, int8 or int7.
+func onnxruntime(node, dir, scratch string, threads int, mode string) (*child, error) {
 	script := filepath.Join(scratch, "onnxruntime.cjs")
 	if err := os.WriteFile(script, onnxruntimeScript, 0o644); err != nil {
 		return nil, err
@@ -78,7 +86,41 @@ func onnxruntime(node, dir, scratch string, threads int) (*child, error) {
 		}
 		env = append(env, "NODE_PATH="+modules)
 	}
-	return start(env, node, script, strconv.Itoa(threads))
+	precision := mode
+	if mode == int7s {
+		precision = int8s
+	}
+	return start(env, precision, node, script, strconv.Itoa(threads), mode)
+}
+
+// int7s is the mode in which ONNX Runtime's weights in 8 bits take half of their range, which is for processors without VNNI:
+// on these its products add pairs in 16 bits, which the whole range may exceed.
+const int7s = "int7"
+
+// quantizing returns a function that makes the ONNX file of a mode in dir, and names the operators in it. Node's interface cannot
+// make such files, so the first of the Pythons that has onnxruntime does.
+func quantizing(pythons []string) (func(dir, mode string) (string, error), error) {
+	var failed error
+	for _, python := range pythons {
+		quantize := func(files ...string) (string, error) {
+			cmd := exec.Command(python, append([]string{"-c", quantizeScript}, files...)...)
+			cmd.Env = pythonEnv(python, os.Environ())
+			var complaint strings.Builder
+			cmd.Stderr = &complaint
+			text, err := cmd.Output()
+			if err != nil {
+				lines := strings.Split(strings.TrimSpace(complaint.String()), "\n")
+				err = &refusedError{python, "onnxruntime.quantization", cmp.Or(lines[len(lines)-1], err.Error())}
+			}
+			return strings.TrimSpace(string(text)), err
+		}
+		if _, failed = quantize(); failed == nil {
+			return func(dir, mode string) (string, error) {
+				return quantize(filepath.Join(dir, "model.onnx"), filepath.Join(dir, "model_"+mode+".onnx"), strings.TrimPrefix(mode, "int"))
+			}, nil
+		}
+	}
+	return nil, failed
 }
 
 // flushing is the mode in which PyTorch replaces subnormal numbers by zero, as far
@@ -93,7 +135,11 @@ func pytorch(python, scratch string, threads int, mode string) (*child, error) {
 	}
 	n := strconv.Itoa(threads)
 	env := append(pythonEnv(python, os.Environ()), "OMP_NUM_THREADS="+n, "OPENBLAS_NUM_THREADS="+n, "MKL_NUM_THREADS="+n)
-	return start(env, python, script, n, mode)
+	precision := mode
+	if mode == flushing {
+		precision = float32s
+	}
+	return start(env, precision, python, script, n, mode)
 }
 
 // pythonEnv removes the environment's settings for the system's OpenBLAS, unless
@@ -108,8 +154,8 @@ func pythonEnv(python string, env []string) []string {
 	})
 }
 
-func start(env []string, command string, args ...string) (*child, error) {
-	c := &child{command: command, cmd: exec.Command(command, args...), answers: make(chan answer)}
+func start(env []string, precision, command string, args ...string) (*child, error) {
+	c := &child{command: command, numbers: precision, cmd: exec.Command(command, args...), answers: make(chan answer)}
 	c.cmd.Env, c.cmd.Stderr = env, os.Stderr
 	ownGroup(c.cmd)
 	var err error
@@ -197,10 +243,17 @@ func (c *child) quit() {
 
 func (c *child) name() string            { return c.title }
 func (c *child) uses() string            { return c.kernels }
+func (c *child) computes() string        { return c.numbers }
 func (c *child) offers(pass string) bool { return slices.Contains(c.passes, pass) }
 
 func (c *child) open(q *problem, dir string) error {
 	c.q, c.dir = q, dir
+	if c.prepare != nil {
+		var err error
+		if c.nodes, err = c.prepare(dir); err != nil {
+			return err
+		}
+	}
 	_, err := c.ask(request{Op: "open", Shape: &q.shape, Dir: dir, Model: q.model, Inputs: q.inputs})
 	return err
 }
@@ -220,7 +273,7 @@ func (c *child) result(pass string) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.kernels = a.Uses
+	c.kernels = cmp.Or(a.Uses, c.nodes)
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err

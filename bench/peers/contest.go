@@ -8,9 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/carousel-ml/carousel/cell"
+
 	"github.com/carousel-ml/carousel/internal/bench"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Allowed differences between competitors.
@@ -27,6 +31,7 @@ var allowed = map[string]tolerances{
 	float32s:  {1e-5, 1e-4, 1e-3},
 	bfloat16s: {5e-3, 2e-2, 5e-3},
 	float16s:  {1e-3, 5e-3, 1e-3},
+	int8s:     {output: 1e-2}, // from float32's
 }
 
 // gradients reports whether the results of a pass are gradients.
@@ -56,21 +61,31 @@ type Row struct {
 	Peer  string `json:"peer"`
 	// Ratio is the peer's time divided by Carousel's in the same round: the
 	// median of the rounds that count, and what 10 % of them are below and above.
-	Ratio      float64 `json:"ratio"`
-	RatioLow   float64 `json:"ratio_p10"`
-	RatioHigh  float64 `json:"ratio_p90"`
-	Ms         float64 `json:"ms"` // Carousel's median
-	PeerMs     float64 `json:"peer_ms"`
-	GFlops     float64 `json:"gflops"`
-	PeerGFlops float64 `json:"peer_gflops"`
-	PeakShare  float64 `json:"peak_share"` // Carousel's GFlops, of the best multiply-add rate of the run
-	Rounds     int     `json:"rounds"`
-	Rejected   int     `json:"rejected"`   // rounds in which the machine was slower
-	Steady     bool    `json:"steady"`     // false: too few rounds counted, so all did
-	Difference float64 `json:"difference"` // of outputs, absolute, or of gradients, relative
-	Agrees     bool    `json:"agrees"`
-	Uses       string  `json:"uses"`                // the kernels of Carousel
-	PeerUses   string  `json:"peer_uses,omitempty"` // those that the peer names
+	Ratio       float64 `json:"ratio"`
+	RatioLow    float64 `json:"ratio_p10"`
+	RatioHigh   float64 `json:"ratio_p90"`
+	Ms          float64 `json:"ms"` // Carousel's median
+	PeerMs      float64 `json:"peer_ms"`
+	Fastest     float64 `json:"fastest_ms"` // Carousel's fastest call of all rounds
+	PeerFastest float64 `json:"peer_fastest_ms"`
+	GFlops      float64 `json:"gflops"`
+	PeerGFlops  float64 `json:"peer_gflops"`
+	PeakShare   float64 `json:"peak_share"` // Carousel's GFlops, of the best multiply-add rate of the run
+	Rounds      int     `json:"rounds"`
+	Rejected    int     `json:"rejected"`   // rounds in which the machine was slower
+	Steady      bool    `json:"steady"`     // false: too few rounds counted, so all did
+	Difference  float64 `json:"difference"` // of outputs, absolute, or of gradients, relative
+	Agrees      bool    `json:"agrees"`
+	// The least times of a pass forward that the machine's limits allow, and which limits these are.
+	Bound       float64 `json:"bound_ms,omitempty"`
+	BoundBy     string  `json:"bound,omitempty"`
+	PeerBound   float64 `json:"peer_bound_ms,omitempty"`
+	PeerBoundBy string  `json:"peer_bound,omitempty"`
+	Uses        string  `json:"uses"`                // the kernels of Carousel
+	PeerUses    string  `json:"peer_uses,omitempty"` // those that the peer names
+
+	shape                bench.Shape
+	numbers, peerNumbers string // precisions
 }
 
 // Memory is the memory that three training steps of a shape needed in addition to
@@ -98,6 +113,7 @@ type contest struct {
 	peak      float64 // the best so far, GFLOP/s
 	note      func(format string, args ...any)
 	missing   []Missing
+	accuracy  []Accuracy
 }
 
 // shape runs the passes of a shape.
@@ -118,10 +134,9 @@ func (c *contest) problem(ctx context.Context, q *problem, passes []string) ([]R
 	}
 	defer os.RemoveAll(dir)
 	able := slices.DeleteFunc(slices.Clone(c.all), func(p competitor) bool { return !slices.ContainsFunc(passes, p.offers) })
-	for _, p := range able {
-		if err := p.open(q, dir); err != nil {
-			return nil, err
-		}
+	able, err := c.each(able, s.Name, strings.Join(passes, ", "), func(p competitor) error { return p.open(q, dir) })
+	if err != nil {
+		return nil, err
 	}
 	var rows []Row
 	for _, pass := range passes {
@@ -181,7 +196,7 @@ func (c *contest) miss(peer, why, what string) {
 func (c *contest) pass(ctx context.Context, q *problem, pass string, in []competitor) ([]Row, error) {
 	found := map[competitor]*Row{}
 	for _, p := range in {
-		found[p] = &Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true}
+		found[p] = &Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true, shape: q.shape, numbers: in[0].computes(), peerNumbers: p.computes()}
 	}
 	for _, part := range q.compared(pass) {
 		var results [][]float32
@@ -196,6 +211,12 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 			return nil, err
 		}
 		in = able
+		if c.precision == int8s {
+			want := q.reference()
+			for i, p := range in {
+				c.accuracy = append(c.accuracy, accuracy(q.shape.Name, p.name(), results[i], want))
+			}
+		}
 		for i, p := range in[1:] {
 			r := found[p]
 			r.Uses, r.PeerUses = in[0].uses(), p.uses()
@@ -205,7 +226,8 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 			if r.Difference = q.difference(part, results[0], results[1+i]); math.IsNaN(r.Difference) {
 				r.Difference = math.MaxFloat64 // JSON has no NaN
 			}
-			r.Agrees = r.Difference <= allowed[c.precision].of(part)
+			// How far those of a peer in 8 bits are off is its own: Accuracy tells.
+			r.Agrees = r.Difference <= allowed[c.precision].of(part) || p.computes() == int8s
 		}
 	}
 	var calls []int
@@ -219,7 +241,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	if err != nil || len(in) < 2 {
 		return nil, err
 	}
-	rounds, err := c.compete(ctx, pass, in, calls)
+	rounds, fastest, err := c.compete(ctx, pass, in, calls)
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +251,7 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	for i, p := range in[1:] {
 		r := found[p]
 		r.fill(good, i+1)
+		r.Fastest, r.PeerFastest = fastest[0], fastest[i+1]
 		r.Rejected, r.Steady = len(rounds)-len(good), steady
 		r.GFlops, r.PeerGFlops = 1e-6*flop/r.Ms, 1e-6*flop/r.PeerMs
 		rows = append(rows, *r)
@@ -237,12 +260,12 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 }
 
 // compete makes rounds until enough count, but at most three times that number. A block
-// of competitor i is calls[i] passes.
-func (c *contest) compete(ctx context.Context, pass string, in []competitor, calls []int) ([]bench.Round, error) {
-	var rounds []bench.Round
+// of competitor i is calls[i] passes, and its fastest[i].
+func (c *contest) compete(ctx context.Context, pass string, in []competitor, calls []int) (rounds []bench.Round, fastest []float64, err error) {
+	fastest = slices.Repeat([]float64{math.Inf(1)}, len(in))
 	for n := 0; n < 3*c.rounds; n++ {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		r := bench.Round{Peak: c.probe(), Ms: make([]float64, len(in))}
 		for k := range in {
@@ -254,9 +277,10 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor, cal
 			time.Sleep(pause)
 			ms, err := in[i].run(pass, warm, calls[i])
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			r.Ms[i] = bench.Quantile(ms, 0.5)
+			fastest[i] = min(fastest[i], slices.Min(ms))
 		}
 		time.Sleep(pause)
 		r.Peak = min(r.Peak, c.probe())
@@ -265,7 +289,7 @@ func (c *contest) compete(ctx context.Context, pass string, in []competitor, cal
 			break
 		}
 	}
-	return rounds, nil
+	return rounds, fastest, nil
 }
 
 // probe measures the multiply-adds of all threads at once.
@@ -278,6 +302,19 @@ func (c *contest) probe() float64 {
 // steady returns the rounds in which the machine was not disturbed.
 func (c *contest) steady(rounds []bench.Round) (good []bench.Round, steady bool) {
 	return bench.Steady(rounds, c.peak, min(c.rounds, 5))
+}
+
+// bound sets the least times of a pass forward with weights that are float32 or of 8 bits.
+func (r *Row) bound(l *bench.Limits) {
+	least := func(precision string) (ms float64, by string) {
+		p, _ := tensor.ParsePrecision(precision)
+		if r.Pass != forward || p != tensor.Float32 && p != tensor.Int8 {
+			return 0, ""
+		}
+		return l.Forward(r.shape, cell.LSTM, p)
+	}
+	r.Bound, r.BoundBy = least(r.numbers)
+	r.PeerBound, r.PeerBoundBy = least(r.peerNumbers)
 }
 
 // fill sets the times of competitor i against the first.

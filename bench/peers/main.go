@@ -4,6 +4,7 @@
 //
 //	go run ./bench/peers --ort DIR --python python3
 //	go run ./bench/peers --precision bf16 --passes forward,step
+//	go run ./bench/peers --precision int8 --passes forward
 //
 // ONNX Runtime is the npm package onnxruntime-node; PyTorch is whatever the
 // named interpreters import as torch. A peer that does not start, or cannot compute
@@ -29,13 +30,15 @@ import (
 
 // Report is the output of a run with --json.
 type Report struct {
-	Command string    `json:"command"`
-	Date    string    `json:"date"`
-	Machine Machine   `json:"machine"`
-	Names   []string  `json:"competitors"`
-	Rows    []Row     `json:"rows"`
-	Memory  []Memory  `json:"memory"`
-	Missing []Missing `json:"missing,omitempty"`
+	Command string   `json:"command"`
+	Date    string   `json:"date"`
+	Machine Machine  `json:"machine"`
+	Names   []string `json:"competitors"`
+	Rows    []Row    `json:"rows"`
+	Memory  []Memory `json:"memory"`
+	// Accuracy is there for 8 bits.
+	Accuracy []Accuracy `json:"accuracy,omitempty"`
+	Missing  []Missing  `json:"missing,omitempty"`
 }
 
 // Machine describes where a run took place.
@@ -47,6 +50,11 @@ type Machine struct {
 	Threads int     `json:"threads"`
 	Peak    float64 `json:"fma_gflops"` // the best of all rounds, all threads at once
 	Load    string  `json:"load"`       // Linux's load averages at the beginning and the end
+	// Reading in GB/s, and Carousel's products in 8 bits in GFLOP/s, of all threads at once.
+	L2     float64 `json:"l2_gbs"`
+	L3     float64 `json:"l3_gbs"`
+	Memory float64 `json:"memory_gbs"`
+	Bytes  float64 `json:"int8_gflops"`
 }
 
 type options struct {
@@ -98,7 +106,7 @@ func parse(args []string) (*options, error) {
 	flags.IntVar(&o.rounds, "rounds", 15, "rounds that must count; at most three times as many are run")
 	flags.Var(&o.shapes, "shapes", "`names` of shapes (default all)")
 	flags.Var(&o.passes, "passes", "forward, train, step, vanish, faint, language, speech, ready (default all that the precision has)")
-	flags.StringVar(&o.precision, "precision", float32s, "f32, bf16 or fp16: what networks compute in, PyTorch by autocast; 16 bits are compared with f32 too, and are without the passes vanish, faint and ready")
+	flags.StringVar(&o.precision, "precision", float32s, "f32, bf16, fp16 or int8: what networks compute in, PyTorch in 16 bits by autocast; all are compared with f32 too, 16 bits are without the passes vanish, faint and ready, and int8 has forward only")
 	flags.StringVar(&o.models, "models", "", "`directory` of the models of the pass ready: silero_vad.onnx, melspectrogram.onnx, embedding_model.onnx, alexa_v0.1.onnx")
 	flags.StringVar(&o.node, "node", "node", "the node `command`")
 	flags.StringVar(&o.ort, "ort", "", "`directory` whose node_modules hold onnxruntime-node (default bench/peers, else where node looks: NODE_PATH)")
@@ -123,7 +131,7 @@ func (o *options) check(rest []string) error {
 		return fmt.Errorf("--threads and --rounds must be positive")
 	}
 	var names []string
-	for _, s := range shapes() {
+	for _, s := range shapes(o.precision) {
 		names = append(names, s.Name)
 	}
 	if err := subset("--shapes", &o.shapes, names); err != nil {
@@ -131,7 +139,7 @@ func (o *options) check(rest []string) error {
 	}
 	offered := passes[o.precision]
 	if offered == nil {
-		return fmt.Errorf("--precision %s: choose f32, bf16 or fp16", o.precision)
+		return fmt.Errorf("--precision %s: choose f32, bf16, fp16 or int8", o.precision)
 	}
 	if err := subset("--passes", &o.passes, offered); err != nil {
 		return err
@@ -188,7 +196,7 @@ func run(ctx context.Context, o *options) (agree bool, err error) {
 	if err := c.play(ctx, o, r); err != nil {
 		return false, err
 	}
-	r.Machine.Peak, r.Missing = c.peak, c.missing
+	r.Machine.Peak, r.Missing, r.Accuracy = c.peak, c.missing, c.accuracy
 	for i := range r.Rows {
 		r.Rows[i].PeakShare = r.Rows[i].GFlops / c.peak
 	}
@@ -227,9 +235,24 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 		note("with %s", c.name())
 		peers = append(peers, c)
 	}
-	if o.precision == float32s && (slices.Contains(o.passes, forward) || slices.Contains(o.passes, ready)) {
-		c, err := onnxruntime(o.node, o.ort, scratch, o.threads)
+	if (o.precision == float32s || o.precision == int8s) && (slices.Contains(o.passes, forward) || slices.Contains(o.passes, ready)) {
+		c, err := onnxruntime(o.node, o.ort, scratch, o.threads, float32s)
 		add("ONNX Runtime", c, err)
+	}
+	if o.precision == int8s {
+		quantize, err := quantizing(o.python)
+		for _, mode := range []string{int8s, int7s} {
+			var c *child
+			if err == nil {
+				if c, err = onnxruntime(o.node, o.ort, scratch, o.threads, mode); err == nil {
+					c.prepare = func(dir string) (string, error) { return quantize(dir, mode) }
+				}
+			}
+			add("ONNX Runtime, "+mode, c, err)
+			if err != nil {
+				break
+			}
+		}
 	}
 	modes := []string{o.precision}
 	switch {
@@ -253,7 +276,7 @@ func startPeers(o *options, scratch string, note func(string, ...any)) []*child 
 // play fills the report. Memory is measured first, while the processes are fresh;
 // then the speed of the machine, by which rounds are judged.
 func (c *contest) play(ctx context.Context, o *options, r *Report) error {
-	for _, s := range shapes() {
+	for _, s := range shapes(o.precision) {
 		if s.Name != "A" || !slices.Contains(o.shapes, s.Name) || !slices.Contains(o.passes, train) {
 			continue
 		}
@@ -265,7 +288,17 @@ func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 	for range 30 {
 		c.probe()
 	}
-	for _, s := range shapes() {
+	var posed []bench.Shape
+	for _, s := range shapes(o.precision) {
+		if slices.Contains(o.shapes, s.Name) && slices.Contains(o.passes, forward) {
+			posed = append(posed, s)
+		}
+	}
+	limits := bench.NewLimits(o.threads, posed)
+	if len(posed) > 0 {
+		limits.Measure()
+	}
+	for _, s := range shapes(o.precision) {
 		if !slices.Contains(o.shapes, s.Name) {
 			continue
 		}
@@ -288,6 +321,15 @@ func (c *contest) play(ctx context.Context, o *options, r *Report) error {
 			return err
 		}
 		r.Rows = append(r.Rows, rows...)
+	}
+	if len(posed) == 0 {
+		return nil
+	}
+	limits.Measure()
+	rate, bytes := limits.Rates()
+	r.Machine.L2, r.Machine.L3, r.Machine.Memory, r.Machine.Bytes = rate.L2, rate.L3, rate.Memory, bytes
+	for i := range r.Rows {
+		r.Rows[i].bound(limits)
 	}
 	return nil
 }

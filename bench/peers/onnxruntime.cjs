@@ -7,12 +7,13 @@ const readline = require('node:readline');
 const ort = require('onnxruntime-node');
 
 const threads = Number(process.argv[2]);
+const mode = process.argv[3]; // f32, or what the files' weights are
 let session, feeds, output;
 
 const requests = {
   async open({ shape: { T, B, I }, dir, model, inputs }) {
     const options = { intraOpNumThreads: threads, interOpNumThreads: 1 };
-    session = await ort.InferenceSession.create(model ?? path.join(dir, 'model.onnx'), options);
+    session = await ort.InferenceSession.create(model ?? path.join(dir, mode === 'f32' ? 'model.onnx' : `model_${mode}.onnx`), options);
     const floats = (file, dims) => {
       const bytes = fs.readFileSync(path.join(dir, file));
       const x = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4).slice();
@@ -50,7 +51,8 @@ const requests = {
 async function main() {
   process.on('SIGINT', () => {}); // Ctrl-C is for the program that started this one
   const say = (answer) => process.stdout.write(JSON.stringify(answer) + '\n');
-  say({ name: 'onnxruntime ' + (ort.env.versions?.common ?? ''), passes: ['forward', 'ready'] });
+  const name = 'onnxruntime ' + (ort.env.versions?.common ?? '');
+  say(mode === 'f32' ? { name, passes: ['forward', 'ready'] } : { name: name + ' ' + mode, passes: ['forward'] });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     try {
       const request = JSON.parse(line);

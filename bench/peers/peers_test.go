@@ -23,11 +23,17 @@ import (
 const playPeer = "CAROUSEL_TEST_PEER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(playPeer) != "" {
+	switch os.Getenv(playPeer) {
+	case "":
+		os.Exit(m.Run())
+	case "python": // with onnxruntime
+		fmt.Println("FakeLSTM", len(os.Args)-3)
+	case "bare python":
+		fmt.Fprintln(os.Stderr, "Traceback\nModuleNotFoundError: No module named 'onnx'")
+		os.Exit(1)
+	default:
 		fakePeer()
-		return
 	}
-	os.Exit(m.Run())
 }
 
 // fakePeer answers with p in place of outputs, at 5 ms a call, and refuses steps.
@@ -69,7 +75,7 @@ func fakePeer() {
 var small = bench.Shape{Name: "small", T: 3, B: 2, I: 5, H: 4, L: 2}
 
 func TestChild(t *testing.T) {
-	c, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	c, err := start(append(os.Environ(), playPeer+"=1"), float32s, os.Args[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,17 +105,17 @@ func TestChild(t *testing.T) {
 	if !c.cmd.ProcessState.Success() {
 		t.Errorf("a closed stdin ends the peer with %v", c.cmd.ProcessState)
 	}
-	if _, err := start(os.Environ(), "/nonexistent/python"); err == nil {
+	if _, err := start(os.Environ(), float32s, "/nonexistent/python"); err == nil {
 		t.Error("a command that is not there starts")
 	}
-	if _, err := start(os.Environ(), os.Args[0], "-test.list=^$"); err == nil || !strings.Contains(err.Error(), "ended") {
+	if _, err := start(os.Environ(), float32s, os.Args[0], "-test.list=^$"); err == nil || !strings.Contains(err.Error(), "ended") {
 		t.Errorf("a peer that says nothing: %v", err)
 	}
 }
 
 func TestContest(t *testing.T) {
 	defer par.SetWorkers(0)
-	peer, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	peer, err := start(append(os.Environ(), playPeer+"=1"), float32s, os.Args[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +148,7 @@ func TestContest(t *testing.T) {
 		t.Errorf("with one that cannot: %+v, %v, left out %v", rows, err, c.missing)
 	}
 	// One that does not answer is ended and takes no further part.
-	slow, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	slow, err := start(append(os.Environ(), playPeer+"=1"), float32s, os.Args[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -386,8 +392,74 @@ func testPrecision(t *testing.T, precision string) {
 	}
 }
 
+// In 8 bits own results must be near float32's, those of peers in 8 bits need not, and how far all are from float64's is told.
+func TestInt8(t *testing.T) {
+	defer par.SetWorkers(0)
+	t.Setenv(playPeer, "bare python")
+	if _, err := quantizing([]string{"/nonexistent/python", os.Args[0]}); err == nil || !strings.HasSuffix(err.Error(), "ModuleNotFoundError: No module named 'onnx'") {
+		t.Errorf("quantizing without ONNX Runtime: %v", err)
+	}
+	t.Setenv(playPeer, "python")
+	quantize, err := quantizing([]string{"/nonexistent/python", os.Args[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := start(append(os.Environ(), playPeer+"=1"), int8s, os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.quit()
+	var rows []Row
+	c := &contest{all: append(own(&options{threads: 1, precision: int8s}), peer), threads: 1, rounds: 1, precision: int8s, scratch: t.TempDir(), note: t.Logf}
+	play := func(want ...bool) {
+		t.Helper()
+		c.accuracy = nil
+		if rows, err = c.shape(t.Context(), small, []string{forward}); err != nil || len(rows) != len(want) {
+			t.Fatal(rows, err)
+		}
+		for i, r := range rows {
+			if r.Agrees != want[i] || r.Difference == 0 {
+				t.Errorf("agrees with %s: %v, different by %g", r.Peer, r.Agrees, r.Difference)
+			}
+		}
+	}
+	play(true, true)
+	if a := c.accuracy; len(a) != 3 || !(a[1].Max < 1e-6 && a[0].Max > 10*a[1].Max && a[2].Max > 10*a[0].Max && a[0].RMS < a[0].Max) {
+		t.Errorf("accuracy %+v", a)
+	}
+	if rows[0].Uses != tensor.CPU().Name()+" int8" || rows[0].PeerUses != tensor.CPU().Name() {
+		t.Errorf("computed with %q and %q", rows[0].Uses, rows[0].PeerUses)
+	}
+	if !testing.Short() {
+		l := bench.NewLimits(1, []bench.Shape{small})
+		l.Measure()
+		rows[0].bound(l)
+		rows[1].bound(l)
+		if r := rows; !(r[0].Bound > 0 && r[0].PeerBound > 0) || r[0].Bound == r[0].PeerBound || r[0].BoundBy == "" || r[1].PeerBound != r[1].Bound {
+			t.Errorf("bounds of %+v", rows)
+		}
+	}
+	var text strings.Builder
+	(&Report{Rows: rows, Accuracy: c.accuracy}).print(&text)
+	if rows[0].Bound > 0 && !strings.Contains(text.String(), "| "+milliseconds(rows[0].Bound)+" "+rows[0].BoundBy+" |") || !strings.Contains(text.String(), "| small | fake 1.0 | ") {
+		t.Error(text.String())
+	}
+	peer.numbers = float32s
+	play(true, false)
+	peer.prepare = func(dir string) (string, error) { return quantize(dir, int7s) }
+	peer.kernels = ""
+	if err := peer.open(newProblem(small), t.TempDir()); err != nil || peer.nodes != "FakeLSTM 3" {
+		t.Errorf("prepared %q, %v", peer.nodes, err)
+	}
+	t.Setenv(playPeer, "bare python")
+	play(true)
+	if len(c.missing) != 1 || c.missing[0].Why != "ModuleNotFoundError: No module named 'onnx'" {
+		t.Errorf("left out: %v", c.missing)
+	}
+}
+
 func TestOptions(t *testing.T) {
-	for precision, n := range map[string]int{float32s: 8, bfloat16s: 5, float16s: 5} {
+	for precision, n := range map[string]int{float32s: 8, bfloat16s: 5, float16s: 5, int8s: 1} {
 		o := &options{threads: 2, rounds: 3, shapes: list{"A"}, precision: precision, ort: "x"}
 		if err := o.check(nil); err != nil || len(o.passes) != n || o.python[0] != "python3" {
 			t.Errorf("%+v: %v", o, err)
@@ -395,7 +467,8 @@ func TestOptions(t *testing.T) {
 	}
 	for _, bad := range []options{
 		{threads: 0, rounds: 1, precision: float32s}, {threads: 1, rounds: 1, precision: float32s, shapes: list{"Z"}}, {threads: 1, rounds: 1, precision: float32s, passes: list{"backward"}},
-		{threads: 1, rounds: 1, precision: bfloat16s, passes: list{vanish}}, {threads: 1, rounds: 1, precision: "int8"},
+		{threads: 1, rounds: 1, precision: bfloat16s, passes: list{vanish}}, {threads: 1, rounds: 1, precision: "int4"}, {threads: 1, rounds: 1, precision: int8s, passes: list{train}},
+		{threads: 1, rounds: 1, precision: float32s, shapes: list{normal.Name}},
 	} {
 		if bad.check(nil) == nil {
 			t.Errorf("%+v is taken", bad)

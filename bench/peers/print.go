@@ -11,6 +11,9 @@ func (r *Report) print(w io.Writer) {
 	m := &r.Machine
 	fmt.Fprintf(w, "%s, with `%s`\n\n", r.Date, r.Command)
 	fmt.Fprintf(w, "- Machine: %s, %d cores, %s; multiply-adds of %d threads at once %.0f GFLOP/s", m.CPU, m.Cores, m.System, m.Threads, m.Peak)
+	if m.Memory > 0 {
+		fmt.Fprintf(w, ", products in 8 bits %.0f GFLOP/s, reading from the second cache %.0f GB/s, the third %.0f, memory %.0f", m.Bytes, m.L2, m.L3, m.Memory)
+	}
 	if m.Load != "" {
 		fmt.Fprintf(w, "; load %s", m.Load)
 	}
@@ -18,11 +21,11 @@ func (r *Report) print(w io.Writer) {
 	for _, n := range r.Names {
 		fmt.Fprintf(w, ", %s", n)
 	}
-	fmt.Fprintf(w, "\n\n| shape | pass | peer | ratio | 10-90 %% | ms | peer ms | GFLOP/s | of peak | rounds | difference | kernels | peer's kernels |\n")
-	fmt.Fprintln(w, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|")
+	fmt.Fprintf(w, "\n\n| shape | pass | peer | ratio | 10-90 %% | ms (fastest) | bound | peer ms (fastest) | bound | GFLOP/s | of peak | rounds | difference | kernels | peer's kernels |\n")
+	fmt.Fprintln(w, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|---|")
 	for _, x := range r.Rows {
-		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.2f-%.2f | %s | %s | %.0f | %.0f %% | %s | %s | %s | %s |\n",
-			x.Shape, x.Pass, x.Peer, x.Ratio, x.RatioLow, x.RatioHigh, milliseconds(x.Ms), milliseconds(x.PeerMs),
+		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.2f-%.2f | %s (%s) | %s | %s (%s) | %s | %.0f | %.0f %% | %s | %s | %s | %s |\n",
+			x.Shape, x.Pass, x.Peer, x.Ratio, x.RatioLow, x.RatioHigh, milliseconds(x.Ms), milliseconds(x.Fastest), bound(x.Bound, x.BoundBy), milliseconds(x.PeerMs), milliseconds(x.PeerFastest), bound(x.PeerBound, x.PeerBoundBy),
 			x.GFlops, 100*x.PeakShare, x.rounds(), x.agreement(), x.Uses, x.PeerUses)
 	}
 	if len(r.Memory) > 0 {
@@ -31,12 +34,26 @@ func (r *Report) print(w io.Writer) {
 	for _, x := range r.Memory {
 		fmt.Fprintf(w, "| %s | %s | %.0f |\n", x.Shape, x.Name, float64(x.Bytes)/1e6)
 	}
+	if len(r.Accuracy) > 0 {
+		fmt.Fprintf(w, "\n| shape | outputs, from those of float64 | max | RMS |\n|---|---|---:|---:|\n")
+	}
+	for _, x := range r.Accuracy {
+		fmt.Fprintf(w, "| %s | %s | %.1e | %.1e |\n", x.Shape, x.Name, x.Max, x.RMS)
+	}
 	if len(r.Missing) > 0 {
 		fmt.Fprintf(w, "\nLeft out:\n\n")
 	}
 	for _, x := range r.Missing {
 		fmt.Fprintf(w, "- %s of %s: %s\n", x.Peer, strings.Join(x.From, ", "), x.Why)
 	}
+}
+
+// bound formats the least time and its limit.
+func bound(ms float64, by string) string {
+	if by == "" {
+		return ""
+	}
+	return milliseconds(ms) + " " + by
 }
 
 func milliseconds(x float64) string {

@@ -28,8 +28,16 @@ type problem struct {
 // gates of 0.6.
 var ending = bench.VanishShape(336)
 
-// shapes returns every shape of the benchmarks, and ending.
-func shapes() []bench.Shape { return append(bench.Shapes(), ending) }
+// shapes returns every shape of the benchmarks, and the one that a precision has of its own.
+func shapes(precision string) []bench.Shape {
+	switch precision {
+	case float32s:
+		return append(bench.Shapes(), ending)
+	case int8s:
+		return append(bench.Shapes(), normal)
+	}
+	return bench.Shapes()
+}
 
 func newProblem(s bench.Shape) *problem {
 	r := rand.New(rand.NewPCG(5, 6))
@@ -46,6 +54,9 @@ func newProblem(s bench.Shape) *problem {
 		for _, n := range []int{4 * s.H * s.Input(layer), 4 * s.H * s.H, 4 * s.H, 4 * s.H} {
 			q.weights = append(q.weights, uniform(n, k))
 		}
+	}
+	if s.Name == normal.Name {
+		q.x = bench.Normals(5, len(q.x))
 	}
 	if s.Name == ending.Name {
 		q.weights = bench.Keeping(s, cell.LSTM, 0.6)

@@ -10,13 +10,14 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 
 import torch
 from torch import nn
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that started this one
 torch.set_num_threads(int(sys.argv[1]))
-mode = sys.argv[2]  # f32, bf16, fp16 or flushing
+mode = sys.argv[2]  # f32, bf16, fp16, int8 or flushing
 sixteen = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mode)
 torch.set_flush_denormal(mode == "flushing")  # holds for this thread alone, not for those that help it
 
@@ -85,6 +86,9 @@ class Peer:
             for p in self.net.parameters():
                 p.copy_(w[: p.numel()].reshape(p.shape))
                 w = w[p.numel():]
+        if mode == "int8":  # a root that is an LSTM itself would stay as it is
+            with warnings.catch_warnings(action="ignore"):  # it is deprecated, and there is nothing else for an LSTM
+                self.net = torch.ao.quantization.quantize_dynamic(nn.ModuleDict({"net": self.net}), {nn.LSTM}, dtype=torch.qint8)["net"]
         return {}
 
     def build(self, I, H, L):
@@ -212,6 +216,8 @@ class Peer:
         with kernels(uses):
             values = [x for _ in range(3) for x in f()] if which in ("step", "language", "speech") else f()
         write(file, [v.float() for v in values])
+        if mode == "int8":
+            uses += ["quantized.dynamic.LSTM", torch.backends.quantized.engine]
         return {"uses": ", ".join(uses)}
 
     def memory(self, shape, dir, **_):
@@ -239,7 +245,7 @@ def main():
         sys.stdout.flush()
 
     all, ends = ["forward", "train", "step", "language", "speech"], ["vanish", "faint"]
-    suffix, passes = {"f32": ("", all + ends), "bf16": (" bf16", all), "fp16": (" fp16", all), "flushing": (" flushing", ends)}[mode]
+    suffix, passes = {"f32": ("", all + ends), "bf16": (" bf16", all), "fp16": (" fp16", all), "int8": (" int8", ["forward"]), "flushing": (" flushing", ends)}[mode]
     say({"name": "torch " + torch.__version__ + suffix, "passes": passes})
     peer = Peer()
     for line in sys.stdin:
