@@ -3,8 +3,6 @@ package quantize
 import (
 	"context"
 	"fmt"
-	"math"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/bench"
@@ -55,17 +53,13 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	if len(all) == 0 {
 		return nil, &data.InputError{Problem: "the graph has no weight matrix that could be rounded"}
 	}
-	kept := map[string]string{}
-	for _, name := range o.Keep {
-		n := len(kept)
-		for _, w := range all {
-			if strings.HasPrefix(w.Name, name) {
-				kept[w.Name] = "--keep " + name
-			}
-		}
-		if len(kept) == n {
-			return nil, unknownKeep(name, all)
-		}
+	var names []string
+	for _, w := range all {
+		names = append(names, w.Name)
+	}
+	kept, err := reasonsToKeep(o.Keep, names)
+	if err != nil {
+		return nil, err
 	}
 	for _, w := range all {
 		row := Matrix{Name: w.Name, Shape: w.Dims, Role: w.Role, Precision: tensor.Float32.String(), Why: kept[w.Name]}
@@ -88,7 +82,8 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	}
 	for _, info := range m.Outputs() {
 		if v := want[info.Name]; len(v.Data) > 0 {
-			r.Outputs = append(r.Outputs, changed(info.Name, v.Data, got[info.Name].Data))
+			now := got[info.Name].Data
+			r.Outputs = append(r.Outputs, Changed{info.Name, len(v.Data), worst(v.Data, now), relativeError(v.Data, now)})
 		}
 	}
 	call := func(run Runner) func() { return func() { _, _ = run(ctx) } } // it has succeeded before
@@ -99,33 +94,16 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	return r, nil
 }
 
-func unknownKeep(name string, all []graph.Weight) error {
-	var names []string
-	for _, w := range all {
-		names = append(names, w.Name)
-	}
-	return &data.InputError{Problem: fmt.Sprintf("keep %q: no weight matrix has a name that begins so", name), Fix: "choose from " + strings.Join(names, ", ")}
-}
-
-func changed(name string, want, got []float32) Changed {
-	c := Changed{Name: name, Elements: len(want), Relative: relativeError(want, got)}
-	for i, v := range want {
-		c.Worst = math.Max(c.Worst, math.Abs(float64(v)-float64(got[i])))
-	}
-	return c
-}
-
 func (r *GraphReport) judge(o *Options) {
-	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if r.Speed.slower() {
-		refuse("speed: a run takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", 1/max(r.Speed.Ratio, r.Speed.Best), report.Number(r.Speed.Quantized), report.Number(r.Speed.Float32), r.Processor, r.Kernels)
+		r.Reasons = append(r.Reasons, r.Speed.slow("a run", r.Processor, r.Kernels))
 	}
-	if o.TargetSpeedup > 0 && r.Speed.Ratio < o.TargetSpeedup {
-		refuse("speed: a run is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", r.Speed.Ratio, report.Number(r.Speed.Float32), report.Number(r.Speed.Quantized), o.TargetSpeedup)
+	if r.Speed.Ratio < o.TargetSpeedup {
+		r.Reasons = append(r.Reasons, r.Speed.missed("a run", o.TargetSpeedup))
 	}
 	for _, c := range r.Outputs {
 		if c.Relative != c.Relative || c.Worst != c.Worst {
-			refuse("output %s: its difference from float32 is not a number", c.Name)
+			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: its difference from float32 is not a number", c.Name))
 		}
 	}
 	if r.Verdict = Refused; len(r.Reasons) == 0 {
