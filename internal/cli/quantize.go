@@ -76,7 +76,7 @@ type graphQuantizing struct{ runOptions }
 // quantizeGraph rounds an ONNX file.
 func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
 	o, flags := quantize.DefaultOptions(), c.Flags()
-	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
+	mine := []string{"out", "force", "precision", "keep", "min-accuracy", "target-speedup", "input", "steps", "state"}
 	var wrong error
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && !slices.Contains(mine, f.Name) {
@@ -114,6 +114,7 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) e
 				return err
 			}
 			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
+				f.session.Reset()
 				if err := f.session.SetState(f.first); err != nil {
 					return nil, err
 				}
