@@ -100,23 +100,23 @@ func kernels() string {
 
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {
-	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if !rounded {
-		refuse("every matrix had to stay in float32 for the accuracy to hold, so nothing is gained")
+		r.Reasons = append(r.Reasons, "every matrix had to stay in float32 for the accuracy to hold, so nothing is gained")
 	}
 	if a := r.Accuracy; a != nil && a.Low < r.Asked.MinAccuracy {
-		refuse("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy))
+		r.Reasons = append(r.Reasons, fmt.Sprintf("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy)))
 	}
+	const step = "a step of one stream"
 	for _, t := range []struct {
 		what string
 		*Times
-	}{{"a step of one stream", &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
+	}{{step, &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
 		if rounded && t.slower() {
-			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/max(t.Ratio, t.Best), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
+			r.Reasons = append(r.Reasons, t.slow(t.what, r.Processor, r.Kernels))
 		}
 	}
-	if s := r.Speed.Stream; r.Asked.TargetSpeedup > 0 && s.Ratio < r.Asked.TargetSpeedup {
-		refuse("speed: a step of one stream is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", s.Ratio, report.Number(s.Float32), report.Number(s.Quantized), r.Asked.TargetSpeedup)
+	if r.Speed.Stream.Ratio < r.Asked.TargetSpeedup {
+		r.Reasons = append(r.Reasons, r.Speed.Stream.missed(step, r.Asked.TargetSpeedup))
 	}
 	switch {
 	case len(r.Reasons) > 0:
