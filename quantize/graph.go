@@ -87,16 +87,8 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	if r.Outputs, err = moved(ctx, m, want, runM); err != nil {
 		return nil, err
 	}
-<<<<<<< HEAD
 	if err := r.alone(ctx, m, want, runM, wanted, progress); err != nil {
 		return nil, err
-=======
-	for _, info := range m.Outputs() {
-		if v := want[info.Name]; len(v.Data) > 0 {
-			now := got[info.Name].Data
-			r.Outputs = append(r.Outputs, Changed{info.Name, len(v.Data), worst(v.Data, now), relativeError(v.Data, now)})
-		}
->>>>>>> rev
 	}
 	call := func(run Runner) func() { return func() { _, _ = run(ctx) } } // it has succeeded before
 	if r.Speed, err = alternate(ctx, windows, call(runF), call(runM)); err != nil {
@@ -106,7 +98,6 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	return r, nil
 }
 
-<<<<<<< HEAD
 // moved runs a graph and compares its outputs with those of float32.
 func moved(ctx context.Context, m *graph.Model, want map[string]graph.Value, run Runner) (list []Changed, err error) {
 	got, err := run(ctx)
@@ -161,19 +152,10 @@ func (r *GraphReport) alone(ctx context.Context, m *graph.Model, want map[string
 	return all(wanted)
 }
 
-func unknownKeep(name string, all []graph.Weight) error {
-	var names []string
-	for _, w := range all {
-		names = append(names, w.Name)
-	}
-	return &data.InputError{Problem: fmt.Sprintf("keep %q: no weight matrix has a name that begins so", name), Fix: "choose from " + strings.Join(names, ", ")}
-}
-
 func changed(name string, want, got []float32) Changed {
-	c := Changed{Name: name, Elements: len(want), Relative: relativeError(want, got)}
+	c := Changed{Name: name, Elements: len(want), Worst: worst(want, got), Relative: relativeError(want, got)}
 	flipped, probabilities := 0, true
 	for i, v := range want {
-		c.Worst = math.Max(c.Worst, math.Abs(float64(v)-float64(got[i])))
 		if probabilities = probabilities && v >= 0 && v <= 1; (v >= 0.5) != (got[i] >= 0.5) {
 			flipped++
 		}
@@ -185,8 +167,6 @@ func changed(name string, want, got []float32) Changed {
 	return c
 }
 
-=======
->>>>>>> rev
 func (r *GraphReport) judge(o *Options) {
 	if r.Speed.slower() {
 		r.Reasons = append(r.Reasons, r.Speed.slow("a run", r.Processor, r.Kernels))
@@ -199,7 +179,7 @@ func (r *GraphReport) judge(o *Options) {
 			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: its difference from float32 is not a number", c.Name))
 		}
 		if c.Flipped != nil && 1-*c.Flipped < o.MinAccuracy {
-			refuse("output %s: %s of its elements are on the other side of one half, and %s were to stay", c.Name, report.Percent(*c.Flipped), report.Percent(o.MinAccuracy))
+			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: %s of its elements are on the other side of one half, and %s were to stay", c.Name, report.Percent(*c.Flipped), report.Percent(o.MinAccuracy)))
 		}
 	}
 	if r.Verdict = Refused; len(r.Reasons) == 0 {
