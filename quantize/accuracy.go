@@ -19,7 +19,7 @@ type Accuracy struct {
 	Quantized float64 `json:"quantized"` // of the quantized one
 	Kept      float64 `json:"kept"`      // share of the float32 model's accuracy: the quotient, of figures for which less is better the inverse, and of error rates that of 1 minus them
 	Low       float64 `json:"low"`       // ends of the 95 % interval of kept, by a paired bootstrap over the rows
-	High      float64 `json:"high"`
+	High      float64 `json:"high"`      // see low
 }
 
 const resamples = 2000

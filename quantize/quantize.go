@@ -17,14 +17,22 @@ import (
 
 // Options is what is asked for.
 type Options struct {
-	Precision     string   `json:"precision" oneof:"int4,int8,bf16,fp16" help:"numbers that weight matrices rest in"`
-	Keep          []string `json:"keep,omitempty" help:"names of matrices, or beginnings of names, that stay in float32"`
-	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the float32 model's accuracy to be kept: by the lower end of its 95 % interval"`
-	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step to be reached, as a multiple of float32's; 0: none, but it must not be slower"`
+	Precision     string   `json:"precision" oneof:"int4,int8,bf16,fp16" group:"Quantization" help:"numbers that weight matrices rest in"`
+	Keep          []string `json:"keep,omitempty" group:"Quantization" help:"names of matrices, or their beginnings, that stay in float32"`
+	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the accuracy in float32 that must be kept: the lower end of its 95 % interval"`
+	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step that must be reached, as a multiple of that in float32 (0: it must not be slower)"`
 }
 
 // DefaultOptions returns the defaults.
 func DefaultOptions() *Options { return &Options{Precision: "int8", MinAccuracy: 0.98} }
+
+func (o *Options) wanted() (tensor.Precision, error) {
+	at := slices.IndexFunc(widths[:], func(p tensor.Precision) bool { return p.String() == o.Precision && p != tensor.Float32 })
+	if at < 0 {
+		return 0, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int4, int8, bf16 or fp16", o.Precision)}
+	}
+	return widths[at], nil
+}
 
 // Rows are data of which a part is scored.
 type Rows struct {
@@ -41,11 +49,10 @@ type Rows struct {
 // A model that cannot be rounded and invalid options are a *data.InputError; other errors are those of
 // [task.Trained.Tally]. A refusal is no error: it is the report's verdict.
 func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scoring any, o *Options, progress func(string)) (*Report, error) {
-	at := slices.IndexFunc(widths[:], func(p tensor.Precision) bool { return p.String() == o.Precision && p != tensor.Float32 })
-	if at < 0 {
-		return nil, &data.InputError{Problem: fmt.Sprintf("precision %q: expected int4, int8, bf16 or fp16", o.Precision)}
+	wanted, err := o.wanted()
+	if err != nil {
+		return nil, err
 	}
-	wanted := widths[at]
 	if wanted == tensor.Int4 && calibration == nil {
 		return nil, &data.InputError{Problem: "precision int4: it takes rows by whose inputs the rounding is corrected", Fix: "give rows that the verdict is not measured on by --calibrate, or --data with the model's validation rows"}
 	}
@@ -205,7 +212,7 @@ func (n *network) plan() string {
 	var parts []string
 	for _, r := range widths {
 		if count[r] > 0 {
-			parts = append(parts, fmt.Sprintf("%s in %s", report.Plural(count[r], "matrix"), r))
+			parts = append(parts, fmt.Sprintf("%s in %s", report.Agree(count[r], "matrix", "matrices"), r))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -300,13 +307,13 @@ func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 	if q.Drift, err = drift(ctx, f, m, driftSteps); err != nil {
 		return err
 	}
+	pass := normalPass(f)
 	if rows != nil && q.f.Kind.CanProbe() {
-		pass, err := q.f.Probe(ctx, rows.Data, 64)
-		if err != nil {
+		if pass, err = q.f.Probe(ctx, rows.Data, 64); err != nil {
 			return err
 		}
-		q.Gates = gates(pass)
 	}
+	q.Gates = gates(pass)
 	q.judge(q.any())
 	return nil
 }

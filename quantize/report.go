@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 
 	"github.com/carousel-ml/carousel/model"
@@ -45,14 +46,25 @@ type Size struct {
 	Share     float64 `json:"share"`     // quantized by float32
 }
 
+// FileSizes returns the sizes of two files; zeros if they cannot be read.
+func FileSizes(f, q string) (z Size) {
+	one, err := os.Stat(f)
+	other, err2 := os.Stat(q)
+	if err == nil && err2 == nil {
+		z = Size{one.Size(), other.Size(), float64(other.Size()) / float64(one.Size())}
+	}
+	return z
+}
+
 // Matrix is one weight matrix.
 type Matrix struct {
-	Name      string   `json:"name"`           // name of the parameter
-	Shape     []int    `json:"shape"`          // dimensions, rows are outputs
-	Precision string   `json:"precision"`      // what it rests in: int8, bf16, fp16 or f32
-	Why       string   `json:"why,omitempty"`  // why not in what was asked for
-	Error     float64  `json:"error"`          // norm of what rounding changes, by the norm of the matrix
-	Cost      *float64 `json:"cost,omitempty"` // share of the accuracy on the calibration rows that its rounding alone costs, where that was measured
+	Name      string   `json:"name"`            // name of the parameter
+	Shape     []int    `json:"shape"`           // dimensions, rows are outputs
+	Role      string   `json:"role,omitempty"`  // in a graph: what reads it, such as LSTM input, linear, convolution
+	Precision string   `json:"precision"`       // what it rests in: int8, bf16, fp16 or f32
+	Why       string   `json:"why,omitempty"`   // why not in what was asked for
+	Error     float64  `json:"error,omitempty"` // norm of what rounding changes, by the norm of the matrix
+	Cost      *float64 `json:"cost,omitempty"`  // share of the accuracy on the calibration rows that its rounding alone costs, where that was measured
 }
 
 // ReportOf returns the report in the directory of a quantized model; nil for another model.
@@ -83,9 +95,6 @@ func (r *Report) Here() string {
 // kernels names the kernel set of this machine, and its products in 8 bits.
 func kernels() string { return tensor.CPU().Name() }
 
-// slower is the ratio of speeds below which a model counts as slower: what is between it and 1 is noise.
-const slower = 0.97
-
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {
 	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
@@ -99,8 +108,8 @@ func (r *Report) judge(rounded bool) {
 		what string
 		*Times
 	}{{"a step of one stream", &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
-		if rounded && t.Ratio < slower {
-			refuse("speed: %s takes %s ms, in float32 %s ms, so it is slower on this machine (%s, %s)", t.what, report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
+		if rounded && t.slower() {
+			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/max(t.Ratio, t.Best), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
 		}
 	}
 	if s := r.Speed.Stream; r.Asked.TargetSpeedup > 0 && s.Ratio < r.Asked.TargetSpeedup {
@@ -138,8 +147,7 @@ func relativeError(a, b []float32) float64 {
 
 // Summary returns the report for people, on a terminal and on a page.
 func (r *Report) Summary() *report.Summary {
-	s := &report.Summary{Scored: "no rows", Tone: map[Verdict]report.Tone{Accepted: report.Good, Refused: report.Caution, Unknown: report.Neutral}[r.Verdict]}
-	s.Verdict = fmt.Sprintf("%s%s: %s.", strings.ToUpper(string(r.Verdict[:1])), r.Verdict[1:], strings.Join(r.Reasons, "; "))
+	s := &report.Summary{Scored: "no rows", Tone: r.Verdict.tone(), Verdict: r.Verdict.sentence(r.Reasons)}
 	models := report.NewTable("model", "weights", "a stream's step", fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows))
 	ms := func(v float64) string { return report.Number(v) + " ms" }
 	f := []string{"float32", bytesOf(r.Size.Float32), ms(r.Speed.Stream.Float32), ms(r.Speed.Batch.Float32)}
@@ -158,7 +166,7 @@ func (r *Report) Summary() *report.Summary {
 	models.Add(f...).Add(q...).Add(n...)
 	s.Facts = append(s.Facts, report.Fact{Name: "A stream's step", Value: fmt.Sprintf("%.2f times as fast", r.Speed.Stream.Ratio)},
 		report.Fact{Name: "Weights", Value: bytesOf(r.Size.Quantized), Note: fmt.Sprintf("%s of float32's", report.Percent(r.Size.Share))})
-	s.Tables = append(s.Tables, models, r.matrixTable())
+	s.Tables = append(s.Tables, models, matrixTable(r.Matrices))
 	if t := r.driftTable(); t != nil {
 		s.Add("Long streams", report.Text(fmt.Sprintf("Outputs of both models over %d steps from one state, on standard normal inputs. An error that grows with time would show as a late difference much above the early one.", driftSteps)), t)
 	}
@@ -169,13 +177,25 @@ func (r *Report) Summary() *report.Summary {
 		}
 		s.Add("Gates", report.Text("The share of gate values within 0.01 of an end of their range, on a batch of the rows. There an error of what the gate is computed from changes little."), t)
 	}
-	s.Notes = append(s.Notes, fmt.Sprintf("measured on %s with the kernels %s; other machines differ in speed, not in results", r.Processor, r.Kernels))
+	s.Notes = append(s.Notes, measuredOn(r.Processor, r.Kernels))
 	return s
 }
 
-func (r *Report) matrixTable() *report.Table {
+func (v Verdict) tone() report.Tone {
+	return map[Verdict]report.Tone{Accepted: report.Good, Refused: report.Caution, Unknown: report.Neutral}[v]
+}
+
+func (v Verdict) sentence(reasons []string) string {
+	return fmt.Sprintf("%s%s: %s.", strings.ToUpper(string(v[:1])), v[1:], strings.Join(reasons, "; "))
+}
+
+func measuredOn(processor, kernels string) string {
+	return fmt.Sprintf("measured on %s with the kernels %s; other machines differ in speed, not in results", processor, kernels)
+}
+
+func matrixTable(list []Matrix) *report.Table {
 	t := report.NewTable("matrix", "shape", "rests in", "rounding", "costs")
-	for _, m := range r.Matrices {
+	for _, m := range list {
 		cost, changed := "", ""
 		if m.Cost != nil {
 			cost = report.Percent(*m.Cost)

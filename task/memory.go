@@ -203,6 +203,25 @@ func (m *Memory) Recognise(ctx context.Context, d Data) error {
 	return nil
 }
 
+// Shared returns how many samples of a part of data are also in a part of other data, by
+// their content. It is 0 for data of series, whose rows have times instead.
+func Shared(d Data, part Part, other Data, otherPart Part) (n int) {
+	var mine, its Memory
+	mine.remember(d)
+	its.remember(other)
+	for _, p := range memoryParts {
+		for _, sum := range mine.Sums(p) {
+			if part != All && p != part {
+				continue
+			}
+			if slices.ContainsFunc(memoryParts, func(o Part) bool { return (otherPart == All || o == otherPart) && its.Has(o, sum) }) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
 // Sum returns the hash of a sample, given as texts: FNV-1a of their words. Amounts and
 // kinds of white space do not change it, since they differ between formats of files.
 // Package hash/fnv would copy each word.

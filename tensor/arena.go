@@ -9,9 +9,8 @@ type arena[T float32 | int32] struct {
 	put   func(device.Memory[T])
 	least int // elements of the smallest block
 	mem   []device.Memory[T]
-	block int // index of the block in use
-	used  int // elements of it that are allocated
-	total int // elements of all blocks
+	used  []int // elements of each block that are allocated
+	total int   // elements of all blocks
 }
 
 const (
@@ -25,21 +24,25 @@ func (a *arena[T]) alloc(n int) (m device.Memory[T]) {
 		return m
 	}
 	size := (n + cacheLine - 1) &^ (cacheLine - 1)
-	for a.block < len(a.mem) && a.used+size > a.mem[a.block].N {
-		a.block, a.used = a.block+1, 0
+	i := 0 // the first block with room, so that what is small fills what is left of blocks
+	for i < len(a.mem) && a.used[i]+size > a.mem[i].N {
+		i++
 	}
-	if a.block == len(a.mem) {
-		block := max(size, a.least, a.total/8)
-		a.mem = append(a.mem, a.get(block))
+	if i == len(a.mem) {
+		block := max(size, a.least)
+		if size < a.total/16 {
+			block = max(block, a.total/8) // not a block for each of many
+		}
+		a.mem, a.used = append(a.mem, a.get(block)), append(a.used, 0)
 		a.total += block
 	}
-	m = a.mem[a.block].Slice(a.used, a.used+n)
-	a.used += size
+	m = a.mem[i].Slice(a.used[i], a.used[i]+n)
+	a.used[i] += size
 	return m
 }
 
 func (a *arena[T]) reset() {
-	a.block, a.used = 0, 0
+	clear(a.used)
 	if len(a.mem) <= mostBlocks {
 		return
 	}
@@ -47,7 +50,7 @@ func (a *arena[T]) reset() {
 		a.put(m)
 	}
 	clear(a.mem)
-	a.mem = append(a.mem[:0], a.get(a.total))
+	a.mem, a.used = append(a.mem[:0], a.get(a.total)), a.used[:1]
 }
 
 // hostInts allocates []int32 that are valid until reset.

@@ -23,8 +23,8 @@ var onnxruntimeScript []byte
 //go:embed pytorch.py
 var pytorchScript []byte
 
-// answerTime is how long a child may take over one request.
-const answerTime = 5 * time.Minute
+// answerTime is how long a child may take over one request. Tests shorten it.
+var answerTime = 5 * time.Minute
 
 // child is a competitor in a separate process. It sends its name and passes, and
 // then answers requests, one JSON object per line in each direction, until its
@@ -148,7 +148,8 @@ func (c *child) read(stdout io.Reader) {
 	}
 }
 
-// refusedError is a request that a child answered with an error; it answers further ones.
+// refusedError is a request that a child cannot fulfil, or takes too long over. After an
+// error that it told it answers further ones.
 type refusedError struct{ command, op, why string }
 
 func (e *refusedError) Error() string { return fmt.Sprintf("%s: %s: %s", e.command, e.op, e.why) }
@@ -164,7 +165,9 @@ func (c *child) receive(op string) (answer, error) {
 		}
 		return a, nil
 	case <-time.After(answerTime):
-		return answer{}, fmt.Errorf("%s: %s: no answer within %v", c.command, op, answerTime)
+		c.passes = nil // what it still said would be taken for the next answer
+		c.cmd.Process.Kill()
+		return answer{}, &refusedError{c.command, op, fmt.Sprintf("no answer within %v, it takes no further part", answerTime)}
 	}
 }
 
@@ -234,6 +237,9 @@ func (c *child) memory(q *problem, dir string) (int, error) {
 }
 
 func (c *child) close() error {
+	if c.passes == nil {
+		return nil // it was ended
+	}
 	_, err := c.ask(request{Op: "close"})
 	return err
 }

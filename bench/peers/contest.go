@@ -81,6 +81,13 @@ type Memory struct {
 	Bytes int    `json:"bytes"`
 }
 
+// Missing is a peer that is left out for one reason.
+type Missing struct {
+	Peer string   `json:"peer"`
+	From []string `json:"from"` // such as "A forward"
+	Why  string   `json:"why"`
+}
+
 // contest is a run of all competitors, Carousel first.
 type contest struct {
 	all       []competitor
@@ -90,7 +97,7 @@ type contest struct {
 	scratch   string
 	peak      float64 // the best so far, GFLOP/s
 	note      func(format string, args ...any)
-	missing   []string // who is left out of a pass, and why
+	missing   []Missing
 }
 
 // shape runs the passes of a shape.
@@ -142,31 +149,32 @@ func (c *contest) problem(ctx context.Context, q *problem, passes []string) ([]R
 	return rows, nil
 }
 
-// leaveOut notes that p has no part in a pass or a measurement of a shape, if that is
-// what err says.
-func (c *contest) leaveOut(p competitor, shape, what string, err error) bool {
-	var refused *refusedError
-	if !errors.As(err, &refused) {
-		return false
-	}
-	c.missing = append(c.missing, fmt.Sprintf("%s %s without %s: %s", shape, what, p.name(), refused.why))
-	c.note("%s", c.missing[len(c.missing)-1])
-	return true
-}
-
-// results computes a pass once with each competitor. Those that cannot, as PyTorch
-// in 16 bits on processors without instructions for them, are left out.
-func (c *contest) results(q *problem, pass string, in []competitor) (able []competitor, results [][]float32, err error) {
+// each calls f with each competitor and returns those that could do it. The others, as
+// PyTorch in 16 bits on processors without instructions for them, are left out.
+func (c *contest) each(in []competitor, shape, what string, f func(p competitor) error) (able []competitor, err error) {
 	for _, p := range in {
-		v, err := p.result(pass)
+		err := f(p)
+		var refused *refusedError
 		switch {
 		case err == nil:
-			able, results = append(able, p), append(results, slices.Clone(v))
-		case !c.leaveOut(p, q.shape.Name, pass, err):
-			return nil, nil, err
+			able = append(able, p)
+		case errors.As(err, &refused):
+			c.note("%s %s without %s: %s", shape, what, p.name(), refused.why)
+			c.miss(p.name(), refused.why, shape+" "+what)
+		default:
+			return nil, err
 		}
 	}
-	return able, results, nil
+	return able, nil
+}
+
+// miss notes that a peer has no part in what is named.
+func (c *contest) miss(peer, why, what string) {
+	i := slices.IndexFunc(c.missing, func(m Missing) bool { return m.Peer == peer && m.Why == why })
+	if i < 0 {
+		i, c.missing = len(c.missing), append(c.missing, Missing{Peer: peer, Why: why})
+	}
+	c.missing[i].From = append(c.missing[i].From, what)
 }
 
 // pass compares the results of the competitors and then times them in turn.
@@ -176,8 +184,15 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 		found[p] = &Row{Shape: q.shape.Name, Pass: pass, Peer: p.name(), Agrees: true}
 	}
 	for _, part := range q.compared(pass) {
-		able, results, err := c.results(q, part, in)
-		if err != nil || len(able) < 2 {
+		var results [][]float32
+		able, err := c.each(in, q.shape.Name, part, func(p competitor) error {
+			v, err := p.result(part)
+			if err == nil {
+				results = append(results, slices.Clone(v))
+			}
+			return err
+		})
+		if err != nil {
 			return nil, err
 		}
 		in = able
@@ -193,7 +208,18 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 			r.Agrees = r.Difference <= allowed[c.precision].of(part)
 		}
 	}
-	rounds, err := c.compete(ctx, pass, in)
+	var calls []int
+	in, err := c.each(in, q.shape.Name, pass, func(p competitor) error {
+		ms, err := p.run(pass, 2, 3)
+		if err == nil {
+			calls = append(calls, 1+int(blockTime.Seconds()*1e3/bench.Quantile(ms, 0.5)))
+		}
+		return err
+	})
+	if err != nil || len(in) < 2 {
+		return nil, err
+	}
+	rounds, err := c.compete(ctx, pass, in, calls)
 	if err != nil {
 		return nil, err
 	}
@@ -210,16 +236,9 @@ func (c *contest) pass(ctx context.Context, q *problem, pass string, in []compet
 	return rows, nil
 }
 
-// compete makes rounds until enough count, but at most three times that number.
-func (c *contest) compete(ctx context.Context, pass string, in []competitor) ([]bench.Round, error) {
-	calls := make([]int, len(in))
-	for i, p := range in {
-		ms, err := p.run(pass, 2, 3)
-		if err != nil {
-			return nil, err
-		}
-		calls[i] = 1 + int(blockTime.Seconds()*1e3/bench.Quantile(ms, 0.5))
-	}
+// compete makes rounds until enough count, but at most three times that number. A block
+// of competitor i is calls[i] passes.
+func (c *contest) compete(ctx context.Context, pass string, in []competitor, calls []int) ([]bench.Round, error) {
 	var rounds []bench.Round
 	for n := 0; n < 3*c.rounds; n++ {
 		if err := ctx.Err(); err != nil {
@@ -284,17 +303,16 @@ func (c *contest) memory(s bench.Shape) ([]Memory, error) {
 	defer os.RemoveAll(dir)
 	c.note("%s: memory of a training step", s.Name)
 	var list []Memory
-	for _, p := range c.all {
+	_, err := c.each(c.all, s.Name, "memory", func(p competitor) error {
 		if !p.offers(train) {
-			continue
+			return nil
 		}
 		n, err := p.memory(q, dir)
-		switch {
-		case err == nil:
-			list = append(list, Memory{s.Name, p.name(), n})
-		case !c.leaveOut(p, s.Name, "memory", err):
-			return nil, fmt.Errorf("memory: %w", err)
+		if err != nil {
+			return fmt.Errorf("memory: %w", err)
 		}
-	}
-	return list, nil
+		list = append(list, Memory{s.Name, p.name(), n})
+		return nil
+	})
+	return list, err
 }

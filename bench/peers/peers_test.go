@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -35,7 +36,7 @@ func fakePeer() {
 		text, _ := json.Marshal(a)
 		fmt.Println(string(text))
 	}
-	say(answer{Name: "fake 1.0", Passes: []string{forward, step}})
+	say(answer{Name: "fake 1.0", Passes: []string{forward, step, language}})
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
 		var r request
@@ -47,9 +48,12 @@ func fakePeer() {
 		case "run":
 			say(answer{Ms: slices.Repeat([]float64{5}, r.Calls)})
 		case "save":
-			if r.Which == step {
+			switch r.Which {
+			case step:
 				say(answer{Error: "no primitive"})
 				continue
+			case language:
+				continue // too slow
 			}
 			x, _ := os.ReadFile(filepath.Join(filepath.Dir(r.File), "p.f32"))
 			err := os.WriteFile(r.File, x, 0o644)
@@ -117,8 +121,8 @@ func TestContest(t *testing.T) {
 	if len(rows) != 1 {
 		t.Fatalf("%d rows: nobody but Carousel trains", len(rows))
 	}
-	if len(c.missing) != 1 || !strings.HasPrefix(c.missing[0], "small step without fake 1.0: ") || !strings.HasSuffix(c.missing[0], ": no primitive") {
-		t.Errorf("left out: %q", c.missing)
+	if got := fmt.Sprint(c.missing); got != "[{fake 1.0 [small step] no primitive}]" {
+		t.Errorf("left out: %s", got)
 	}
 	r := rows[0]
 	if r.Uses != tensor.CPU().Name() || r.PeerUses != "fake kernels" {
@@ -129,15 +133,38 @@ func TestContest(t *testing.T) {
 	}
 	var text strings.Builder
 	(&Report{Rows: rows, Memory: []Memory{{"A", "fake 1.0", 5e6}}, Missing: c.missing}).print(&text)
-	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") || !strings.HasSuffix(text.String(), ": no primitive\n") {
+	if !strings.Contains(text.String(), "| small | forward | fake 1.0 |") || !strings.Contains(text.String(), "| fake kernels |\n") || !strings.Contains(text.String(), "| A | fake 1.0 | 5 |") || !strings.HasSuffix(text.String(), "\n- fake 1.0 of small step: no primitive\n") {
 		t.Error(text.String())
 	}
 	// Those who can compute the pass are still compared.
 	c.all = append(own(&options{threads: 1, precision: bfloat16s}), peer)
-	if rows, err = c.shape(t.Context(), small, []string{step}); err != nil || len(rows) != 1 || rows[0].Peer != c.all[1].name() || !rows[0].Agrees || len(c.missing) != 2 {
-		t.Errorf("with one that cannot: %+v, %v, left out %q", rows, err, c.missing)
+	if rows, err = c.shape(t.Context(), small, []string{step}); err != nil || len(rows) != 1 || rows[0].Peer != c.all[1].name() || !rows[0].Agrees || len(c.missing) != 1 || len(c.missing[0].From) != 2 {
+		t.Errorf("with one that cannot: %+v, %v, left out %v", rows, err, c.missing)
 	}
-	// One that has ended is no such case.
+	// One that does not answer is ended and takes no further part.
+	slow, err := start(append(os.Environ(), playPeer+"=1"), os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, dir := newProblem(small), t.TempDir()
+	q.lesson = newLesson(language, small, 30)
+	in := append(c.all[:2:2], slow)
+	for _, p := range in {
+		if err := p.open(q, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answerTime = time.Millisecond
+	rows, err = c.pass(t.Context(), q, language, in)
+	answerTime = 5 * time.Minute
+	if err != nil || len(rows) != 1 || len(c.missing) != 2 || c.missing[1].From[0] != "small language" || !strings.HasPrefix(c.missing[1].Why, "no answer within") {
+		t.Errorf("with a slow one: %+v, %v, left out %v", rows, err, c.missing)
+	}
+	if slow.offers(forward) || slow.close() != nil {
+		t.Error("the slow one takes part again")
+	}
+	slow.quit()
+	// One that has ended by itself is no such case.
 	peer.quit()
 	if _, err := c.shape(t.Context(), small, []string{forward}); err == nil {
 		t.Error("a peer that has ended is left out")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
 // print writes the report as Markdown, ready for RESULTS.md.
@@ -33,8 +34,8 @@ func (r *Report) print(w io.Writer) {
 	if len(r.Missing) > 0 {
 		fmt.Fprintf(w, "\nLeft out:\n\n")
 	}
-	for _, why := range r.Missing {
-		fmt.Fprintf(w, "- %s\n", why)
+	for _, x := range r.Missing {
+		fmt.Fprintf(w, "- %s of %s: %s\n", x.Peer, strings.Join(x.From, ", "), x.Why)
 	}
 }
 

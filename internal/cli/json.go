@@ -70,7 +70,8 @@ var commonSchemas = []schema{
 	{"import", 1, exchanged{}, "`import`"},
 	{"export", 1, exchanged{}, "`export`"},
 
-	{"quantize", 1, quantize.Report{}, "`quantize`"},
+	{"quantize", 1, quantize.Report{}, "`quantize` of a model directory."},
+	{"quantize.onnx", 1, quantize.GraphReport{}, "`quantize` of an ONNX file."},
 
 	{"run", 1, graphResult{}, "`run`"},
 	{"loadtest", 1, loadtestResult{}, "`loadtest`"},
@@ -117,7 +118,7 @@ type lack struct {
 // written in parts, those of lines, and a report that refuses, may.
 func (s *schema) mayLack() bool {
 	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") ||
-		slices.Contains([]string{"quantize", "segment", "g2p", "detect-speech", "detect-words"}, s.name)
+		slices.Contains([]string{"quantize", "quantize.onnx", "segment", "g2p", "detect-speech", "detect-words"}, s.name)
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

@@ -610,6 +610,7 @@ func TestJSONCommands(t *testing.T) {
 	write("g2p.npz", string(pronouncer()))
 	cut := string(tones("abc")[:6000])
 	write("sums.onnx", string(onnxGraph("sums")))
+	write("linear.onnx", string(onnxGraph("linear")))
 	server, _ := inputsServer(t, false, true)
 	if err := writeDetectors("detectors"); err != nil {
 		t.Fatal(err)
@@ -673,6 +674,8 @@ func TestJSONCommands(t *testing.T) {
 		{"run", "run sums.onnx --input x=[[1,2]] --input h=zeros --input scale=3", ""},
 		{"loadtest", "loadtest " + server + " --model m --shape x=1,1,2 --omit t --requests 30 --warmup 0", ""},
 		{"inspect.onnx", "inspect sums.onnx", ""},
+		{"quantize", "quantize c --out c8 --force --keep head", ""},
+		{"quantize.onnx", "quantize linear.onnx --out linear8.onnx --force", ""},
 		{"denoise", "denoise 0.wav --model w.rnn --out clean.wav", ""},
 		{"segment", "segment book.txt --segmenter thai.json", ""},
 		{"g2p", "g2p a word --model g2p.npz", ""},

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -15,14 +17,16 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/model/onnx/graph"
 	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
 )
 
 func (a *app) quantizeCommand() *cobra.Command {
-	return a.verbCommand(&cobra.Command{
-		Use:   "quantize DIR --out DIR2",
+	var graphs graphQuantizing
+	c := a.verbCommand(&cobra.Command{
+		Use:   "quantize DIR|MODEL.onnx --out DIR2|MODEL2.onnx",
 		Short: "Let a model's weights rest in 8 bits, if that keeps its accuracy and is faster",
 		Long: `Rounds the weight matrices of a model to 8 bits, with a scale for each row, and writes
 the smaller model to another directory, which every command takes.
@@ -36,11 +40,114 @@ which the model's weights were chosen. Both models are timed side by side.
 
 A model that loses accuracy, that is slower here than in float32 or misses a
 --target-speedup is refused: nothing is written, and the exit code is 1. --force
-writes it nevertheless, with the verdict in it.`,
+writes it nevertheless, with the verdict in it.
+
+An ONNX file becomes another one that ONNX Runtime runs as well. Both graphs are run
+on the arrays of --input (see carousel run) or on random ones, and the report says how
+far the outputs moved.`,
 		Example: `  carousel quantize run --out run8 --data reviews.csv
   carousel quantize run --out run8 --data load.csv --min-accuracy 0.99 --target-speedup 3
-  carousel quantize run --out run16 --precision bf16 --keep head`,
+  carousel quantize run --out run16 --precision bf16 --keep head
+  carousel quantize vad.onnx --out vad8.onnx --steps --input input=frames.npy --input sr=16000`,
 	}, a.quantize)
+	f := c.Flags()
+	f.StringArrayVar(&graphs.inputs, "input", nil, "of an ONNX file: an input, `NAME=VALUE`, as of carousel run; may be repeated (default random numbers)")
+	f.BoolVar(&graphs.steps, "steps", false, "of an ONNX file: run once for each step of the inputs, and carry the states")
+	f.StringArrayVar(&graphs.states, "state", nil, "of an ONNX file, with --steps: a state that is not found by its name, `INPUT=OUTPUT`; may be repeated")
+	c.Args = oneArg("a model directory or an ONNX file")
+	model := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if strings.EqualFold(filepath.Ext(args[0]), ".onnx") {
+			return a.quantizeGraph(c, args[0], &graphs)
+		}
+		for _, name := range []string{"input", "steps", "state"} {
+			if c.Flags().Changed(name) {
+				return wrongFlag(name, "--%s is for ONNX files, and %s is a model directory; give --data", name, args[0])
+			}
+		}
+		return model(c, args)
+	}
+	return c
+}
+
+// graphQuantizing is the flags of quantize for ONNX files.
+type graphQuantizing struct{ runOptions }
+
+// quantizeGraph rounds an ONNX file.
+func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
+	o, flags := quantize.DefaultOptions(), c.Flags()
+	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
+	var wrong error
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed && !slices.Contains(mine, f.Name) {
+			wrong = cmp.Or(wrong, wrongFlag(f.Name, "--%s is for model directories, and %s is an ONNX file", f.Name, path))
+		}
+	})
+	if wrong != nil {
+		return wrong
+	}
+	for _, one := range settings.List(o) {
+		if f := flags.Lookup(one.Flag()); f.Changed {
+			if err := one.Assign(strings.Split(f.Value.String(), ",")...); err != nil {
+				return wrongFlag(f.Name, "--%s: %v", f.Name, err)
+			}
+		}
+	}
+	out, force := flags.Lookup("out").Value.String(), flags.Lookup("force").Value.String() == "true"
+	if !strings.EqualFold(filepath.Ext(out), ".onnx") {
+		return wrongFlag("out", "quantize of an ONNX file needs --out FILE.onnx, got %q", out)
+	}
+	if err := g.check(); err != nil {
+		return err
+	}
+	var models [2]*graph.Model
+	var runs [2]quantize.Runner
+	for i := range models {
+		m, err := graph.Read(path)
+		if err != nil {
+			return err
+		}
+		models[i], runs[i] = m, func(context.Context) (map[string]graph.Value, error) { return m.Run(m.Random(1, 0, nil)) }
+		if len(g.inputs) > 0 {
+			f, err := a.feed(m, path, &g.runOptions)
+			if err != nil {
+				return err
+			}
+			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
+				if err := f.session.SetState(f.first); err != nil {
+					return nil, err
+				}
+				return f.run(ctx, g.steps)
+			}
+		}
+	}
+	ctx, stop := a.catchInterrupt(c.Context())
+	defer stop()
+	r, err := quantize.Graph(ctx, models[0], models[1], runs[0], runs[1], o, func(text string) { a.note("%s", text) })
+	if err != nil {
+		return err
+	}
+	if r.Inputs = "random"; len(g.inputs) > 0 {
+		r.Inputs = "given"
+	}
+	var refused error
+	if r.Verdict == quantize.Refused {
+		if r.Forced = force; !force {
+			refused = fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", r.Reasons[0])
+		}
+	}
+	if refused == nil {
+		if err := models[1].WriteQuantized(out); err != nil {
+			return err
+		}
+		r.Size = quantize.FileSizes(path, out)
+	}
+	return cmp.Or(a.emitBeside(refused, "quantize.onnx", r, func(w io.Writer) {
+		printSummary(w, r.Summary())
+		if refused == nil {
+			fmt.Fprintf(w, "\nThe graph is %s.\n", out)
+		}
+	}), refused)
 }
 
 // quantize rounds models of a task.
@@ -48,7 +155,7 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 	files, scoring, o := k.Files(), k.Evaluating(), quantize.DefaultOptions()
 	given := dataFlags(flags, []string{"out"}, files, scoring, o)
 	out := flags.String("out", "", "`directory` of the quantized model")
-	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows: which matrices rest in more bits is chosen on it")
+	calibrate := flags.String("calibrate", "", "`file` like --data, of other rows (of several files, separated by commas): which matrices rest in more bits is chosen on it")
 	force := flags.Bool("force", false, "write the model also if it is refused")
 	return func(ctx context.Context, dir *model.Dir, m *task.Trained) error {
 		if err := given.takeOver(m, scoring); err != nil {
@@ -98,8 +205,13 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 
 // rowsToJudge reads the rows of the verdict and of the calibration; nil where there are none.
 func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring any, calibrate string) (calibration, rows *quantize.Rows, err error) {
-	file := settings.Named(settings.List(files), "data")
-	if file.IsZero() {
+	var given []*settings.Setting // the files of --data, such as those of two languages
+	for _, one := range settings.List(files) {
+		if strings.HasPrefix(one.Name, "data") && !one.IsZero() {
+			given = append(given, one)
+		}
+	}
+	if len(given) == 0 {
 		if calibrate != "" {
 			return nil, nil, wrongFlag("calibrate", "--calibrate chooses what rests in more bits for the accuracy on --data, which is not given")
 		}
@@ -115,27 +227,37 @@ func (a *app) rowsToJudge(ctx context.Context, m *task.Trained, files, scoring a
 		return nil, nil, err
 	}
 	rows = &quantize.Rows{Data: d, Part: part}
-	switch {
-	case calibrate != "":
+	if calibrate == "" {
+		if part == task.Test && m.Remembers() && d.Has(task.Validation) {
+			calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		}
+		return calibration, rows, nil
+	}
+	others := strings.Split(calibrate, ",")
+	if len(others) != len(given) {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: want %s separated by commas, as many as --%s and the like name, got %d", calibrate, report.Plural(len(given), "file"), given[0].Flag(), len(others))
+	}
+	for i, file := range given {
 		text := file.String()
-		if same, err := sameContent(text, calibrate); err != nil {
-			return nil, nil, err
-		} else if same {
-			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --data %s; give other rows, since those of the verdict must not choose anything", calibrate, text)
-		}
-		if err := file.Assign(calibrate); err != nil {
-			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
-		}
-		c, err := m.Read(ctx, files, task.All, scoring)
+		same, err := sameContent(text, others[i])
 		if err != nil {
 			return nil, nil, err
 		}
-		calibration = &quantize.Rows{Data: c, Part: task.All}
-		return calibration, rows, file.Assign(text)
-	case part == task.Test && m.Remembers() && d.Has(task.Validation):
-		calibration = &quantize.Rows{Data: d, Part: task.Validation}
+		if same {
+			return nil, nil, wrongFlag("calibrate", "--calibrate %s has the rows of --%s %s; give other rows, since those of the verdict must not choose anything", others[i], file.Flag(), text)
+		}
+		if err := file.Assign(others[i]); err != nil {
+			return nil, nil, wrongFlag("calibrate", "--calibrate: %v", err)
+		}
 	}
-	return calibration, rows, nil
+	c, err := m.Read(ctx, files, task.All, scoring)
+	if err != nil {
+		return nil, nil, err
+	}
+	if n := task.Shared(c, task.All, d, part); n > 0 {
+		return nil, nil, wrongFlag("calibrate", "--calibrate %s: %s also in --%s; give other rows, since those of the verdict must not choose anything", calibrate, report.Agree(n, "row is", "rows are"), given[0].Flag())
+	}
+	return &quantize.Rows{Data: c, Part: task.All}, rows, nil
 }
 
 // sameContent reports whether two files hold the same bytes.

@@ -220,6 +220,7 @@ type feed struct {
 	values  map[string]graph.Value // the same in each call
 	steps   map[string]graph.Value // by step
 	count   int                    // of steps; -1 if it is not known
+	first   map[string]graph.Value // states that the first step begins with, besides zeros
 }
 
 // problems collects what is wrong with the inputs, so that one run reports all of it.
@@ -319,6 +320,7 @@ func (a *app) feed(m *graph.Model, path string, o *runOptions) (*feed, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
+	f.first = states
 	return f, f.session.SetState(states)
 }
 

@@ -178,6 +178,14 @@ func onnxGraph(kind string) []byte {
 		g.Node("Identity", []string{"y"}, []string{"hn"})
 		g.Output("y", "", "batch", 2)
 		g.Output("hn", "", "batch", 2)
+	case "linear": // y = x·w
+		g.Input("x", "", "batch", 64)
+		w := make([]float32, 64*32)
+		for i := range w {
+			w[i] = float32(i%13) - 6
+		}
+		g.Node("MatMul", []string{"x", g.Floats("w", w, 64, 32)}, []string{"y"})
+		g.Output("y", "", "batch", 32)
 	case "types": // each as it came in
 		const u8 = 2
 		for i, dtype := range []int64{graph.Float32, graph.Int32, graph.Int64, u8, graph.Bool} {

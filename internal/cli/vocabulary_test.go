@@ -18,6 +18,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/memory"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/task/classify"
@@ -53,7 +54,7 @@ func allFilled() []filled {
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "forecast.Anomalies": &anomalies, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
-		"detect.Speech": &speechOptions, "detect.Words": &wordOptions,
+		"quantize": quantize.DefaultOptions(), "detect.Speech": &speechOptions, "detect.Words": &wordOptions,
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})

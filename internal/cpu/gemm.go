@@ -340,9 +340,17 @@ func (w *worker) runBytes(r0, r1, p0, p1 int) {
 			a.A2, a.ScaleA2 = w.byteRows(1, rows, pitch2)
 			x.Rows(a.A2, a.ScaleA2, then.a[i*then.rs:], rows, then.k, then.rs, 1)
 		}
-		for p, n := p0, 0; p < p1; p += n {
-			panel := 0
-			panel, n = w.adjacent(p, p1)
+		for lo, hi := p0, p1; lo < hi; {
+			panel, n := w.adjacent(lo, hi)
+			if w.some.back {
+				first := max(lo, hi-max(1, bytePiece/a.Pitch))
+				for w.at(hi-1)-w.at(first) != hi-1-first {
+					first++
+				}
+				panel, n, hi = w.at(first), hi-first, first
+			} else {
+				lo += n
+			}
 			a.N = min(n*nr, w.n-panel*nr)
 			a.C = w.c[i*w.ldc+panel*nr:]
 			a.B, a.ScaleB = asBytes(w.panels.words[panel*w.panels.pitch:]), w.panels.scale[panel*nr:]
@@ -366,7 +374,10 @@ func (w *worker) byteRows(i, rows, pitch int) ([]int8, []float32) {
 	return asBytes(w.half[i]), w.scale[i]
 }
 
-const byteBlock = 128 << 10 // bytes of a block of A: a part of a core's own cache
+const (
+	byteBlock = 128 << 10 // bytes of a block of A: a part of a core's own cache
+	bytePiece = 64 << 10  // bytes of panels that are read forwards on a walk backwards
+)
 
 // asBytes is memory of float32 numbers as memory of four times as many bytes.
 func asBytes(x []float32) []int8 {

@@ -217,6 +217,9 @@ func BenchmarkByteStep(b *testing.B) {
 				}
 			}
 			kinds := []func(){layers(device.F32), layers(device.INT8)}
+			for _, step := range kinds {
+				step() // packs the weights
+			}
 			var times [2][]float64
 			for b.Loop() {
 				for i, step := range kinds {

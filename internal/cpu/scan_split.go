@@ -20,17 +20,18 @@ import (
 //	units          without R: each core runs all steps of its units; no
 //	               synchronisation: splitsUnits
 const (
-	cacheShare = 1 << 19 // bytes of R that stay in a core's own cache beside its other work
-	teamWork   = 1 << 17 // multiply-adds of a step that are worth two barriers
-	chunkGates = 1 << 19 // elements of gates in a chunk
-	gangWork   = 1 << 24 // multiply-adds of a gang before the split is chosen again
-	localBytes = 8 << 20 // W and R up to this size are read again in each step without waiting for memory
-	streamWork = 72      // a core with this many rows times rows per tile is busy while R comes from the shared cache
-	blockRows  = 32      // the rows of a core that keep kernels of blocks busy: two tiles of 16
-	conflict   = 512     // rows a multiple of this many elements apart fall into the same few cache sets
-	cellWork   = 16      // multiply-adds that a gate of a cell without R counts as
-	unitBlock  = 16      // units that are not divided further
-	cellUnits  = 1 << 14 // units of rows per call of a cell's kernel
+	cacheShare  = 1 << 19 // bytes of R that stay in a core's own cache beside its other work
+	teamWork    = 1 << 17 // multiply-adds of a step that are worth two barriers
+	chunkGates  = 1 << 19 // elements of gates in a chunk
+	gangWork    = 1 << 24 // multiply-adds of a gang before the split is chosen again
+	localBytes  = 8 << 20 // W and R up to this size are read again in each step without waiting for memory
+	streamWork  = 72      // a core with this many rows times rows per tile is busy while R comes from the shared cache
+	blockRows   = 32      // the rows of a core that keep kernels of blocks busy: two tiles of 16
+	rowsInBytes = 16      // the same of kernels of bytes, which are twice to four times as fast as those of float32 and read a quarter
+	conflict    = 512     // rows a multiple of this many elements apart fall into the same few cache sets
+	cellWork    = 16      // multiply-adds that a gate of a cell without R counts as
+	unitBlock   = 16      // units that are not divided further
+	cellUnits   = 1 << 14 // units of rows per call of a cell's kernel
 )
 
 // recurrent returns the multiply-adds per row and step.
@@ -46,7 +47,11 @@ func (e *scan) recurrent() int {
 // that its cache cannot hold.
 func (e *scan) prefersColumns() bool {
 	workers, r := par.Workers(), e.recurrent()
-	if e.B*r < teamWork || !e.Has(cell.R) || !par.CanGang() {
+	worth := teamWork
+	if e.inBytes(cell.R) {
+		worth *= 2 // a row is read at a quarter of the time, and barriers take theirs
+	}
+	if e.B*r < worth || !e.Has(cell.R) || !par.CanGang() {
 		return false
 	}
 	rows := e.B / workers
@@ -55,11 +60,14 @@ func (e *scan) prefersColumns() bool {
 
 // weightBytes returns the bytes that a weight of a matrix counts as.
 func (e *scan) weightBytes(p cell.Param) int {
-	if e.weightsOf(p).Products != nil {
+	if e.inBytes(p) {
 		return 1
 	}
 	return 4
 }
+
+// inBytes reports whether products with a matrix are in 8 bits.
+func (e *scan) inBytes(p cell.Param) bool { return e.weightsOf(p).Products != nil }
 
 // gangSteps returns the number of steps of one gang.
 func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
@@ -67,8 +75,11 @@ func (e *scan) gangSteps() int { return max(4, gangWork/(e.B*e.recurrent())) }
 // manyRows returns the rows per core from which it pays to read all of R in each
 // step. The larger a tile, the fewer.
 func (e *scan) manyRows() int {
-	if e.weightsOf(cell.W).Blocks != nil {
+	switch {
+	case e.weightsOf(cell.W).Blocks != nil:
 		return blockRows
+	case e.inBytes(cell.R):
+		return rowsInBytes
 	}
 	return streamWork / e.b.set.MR
 }

@@ -126,20 +126,23 @@ func byteWeights(nr int, unsigned bool, b *Bytes) Weights {
 
 func encodeBytes(nr int, unsigned bool, dst []byte, scale, panel []float32) {
 	clear(dst)
+	clear(scale[:nr])
+	for i := 0; i < len(panel); i += nr {
+		for j, w := range panel[i : i+nr] {
+			scale[j] = max(scale[j], abs32(w))
+		}
+	}
 	for j := range nr {
-		greatest := float32(0)
-		for i := j; i < len(panel); i += nr {
-			greatest = max(greatest, abs32(panel[i]))
-		}
-		scale[j] = ByteScale(greatest)
-		sum := int32(0)
-		for k := range len(panel) / nr {
-			v := ByteOf(panel[k*nr+j], scale[j])
-			dst[4*nr+k/4*4*nr+4*j+k%4] = byte(v)
-			sum += int32(v)
-		}
-		if unsigned {
-			*(*int32)(unsafe.Pointer(&dst[4*j])) = -128 * sum
+		scale[j] = ByteScale(scale[j])
+	}
+	sums := unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(dst))), nr)
+	for k := range len(panel) / nr {
+		to := dst[4*nr+k/4*4*nr+k%4:]
+		for j, w := range panel[k*nr : (k+1)*nr] {
+			v := ByteOf(w, scale[j])
+			if to[4*j] = byte(v); unsigned {
+				sums[j] -= 128 * int32(v)
+			}
 		}
 	}
 }
