@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/bench"
@@ -48,6 +49,9 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	wanted, err := o.wanted()
 	if err != nil {
 		return nil, err
+	}
+	if wanted == tensor.Int4 {
+		return nil, &data.InputError{Problem: "precision int4: the weights of an ONNX graph rest in 8 or 16 bits", Fix: "choose int8, bf16 or fp16"}
 	}
 	if why := m.Quantized(); why != "" {
 		return nil, &data.InputError{Problem: "the graph is quantized already: " + why, Fix: "quantize the float32 graph that it was made from"}

@@ -74,7 +74,7 @@ func (t *Tape) kindOf(w *Tensor, all ...*Tensor) device.Kind {
 	return t.kind
 }
 
-func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != Float32 }
+func (t *Tensor) rests() bool { return t.param != nil && t.param.rest != Float32 }
 
 // kind returns the kind of the products with weights that rest in p.
 func (p Precision) kind() device.Kind {
