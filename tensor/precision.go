@@ -70,9 +70,9 @@ func (t *Tape) kindOf(w *Tensor, others ...*Tensor) device.Kind {
 	return t.kind
 }
 
-func (w *Tensor) keeps32() bool { return w != nil && w.param != nil && w.param.Keep32 }
+func (t *Tensor) keeps32() bool { return t != nil && t.param != nil && t.param.Keep32 }
 
-func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != Float32 }
+func (t *Tensor) rests() bool { return t.param != nil && t.param.rest != Float32 }
 
 // kind returns the kind of the products with weights that rest in p.
 func (p Precision) kind() device.Kind {

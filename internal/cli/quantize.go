@@ -73,7 +73,7 @@ far the outputs moved.`,
 // quantizeGraph rounds an ONNX file, which is run as g says.
 func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error {
 	o, flags := quantize.DefaultOptions(), c.Flags()
-	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
+	mine := []string{"out", "force", "precision", "keep", "min-accuracy", "target-speedup", "input", "steps", "state"}
 	var wrong error
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && !slices.Contains(mine, f.Name) {
@@ -111,6 +111,7 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error 
 				return err
 			}
 			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
+				f.session.Reset()
 				if err := f.session.SetState(f.first); err != nil {
 					return nil, err
 				}
