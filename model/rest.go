@@ -19,8 +19,8 @@ const (
 // restTypes are the types of weights at rest.
 var restTypes = map[tensor.Precision]string{tensor.BFloat16: "BF16", tensor.Float16: "F16", tensor.Int8: "I8", tensor.Int4: "U8"}
 
-// stored returns tensors as a file has them: those in 8 or 4 bits are integers, followed by their scales
-// and, in 4 bits, their dimensions.
+// stored returns tensors and metadata as a file has them: tensors in 8 or 4 bits are integers, followed
+// by their scales and, in 4 bits, their dimensions.
 func stored(ts []Tensor, meta map[string]string) (list []Tensor, _ map[string]string) {
 	for _, t := range ts {
 		if t.Rest == tensor.Float32 {

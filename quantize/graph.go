@@ -13,7 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// GraphReport is what Graph found.
+// GraphReport is what [Graph] found.
 type GraphReport struct {
 	Precision string    `json:"precision"`         // what was asked for
 	Verdict   Verdict   `json:"verdict"`           // refused, or unknown: a graph says nothing of what its outputs are for
@@ -30,11 +30,11 @@ type GraphReport struct {
 
 // Changed is how far an output of a graph moved.
 type Changed struct {
-	Name     string  `json:"name"`     // of the output
-	Elements int     `json:"elements"` // number of its elements
-	Worst    float64 `json:"worst"`    // greatest difference of an element
-	Relative float64 `json:"relative"` // norm of the difference by the norm of the output
-	Flipped *float64 `json:"flipped,omitempty"` // share of the elements on the other side of one half, of an output from 0 to 1
+	Name     string   `json:"name"`              // of the output
+	Elements int      `json:"elements"`          // number of its elements
+	Worst    float64  `json:"worst"`             // greatest difference of an element
+	Relative float64  `json:"relative"`          // norm of the difference by the norm of the output
+	Flipped  *float64 `json:"flipped,omitempty"` // share of the elements on the other side of one half, of an output from 0 to 1
 }
 
 // Runner runs a graph on inputs, the same each time.

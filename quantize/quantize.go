@@ -88,8 +88,8 @@ type quantizer struct {
 	float32s map[*Rows]*task.Tally // of the float32 model
 }
 
-// fewWeights is the number of weights from which on a matrix is rounded to 4 bits: of smaller ones, mostly heads, the
-// rounding costs about as much of the accuracy as that of large ones.
+// fewWeights is the number of weights from which on a matrix is rounded to 4 bits. The rounding of a
+// smaller one, mostly a head, costs about as much of the accuracy as that of a large one, and saves little.
 const fewWeights = 4096
 
 // correct computes the values of matrices in 4 bits, from what they are multiplied by when the float32

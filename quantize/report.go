@@ -22,7 +22,7 @@ const (
 	Unknown  Verdict = "unknown"  // it is not slower here; of its accuracy nothing is known
 )
 
-// Report is what Run found.
+// Report is what [Run] found.
 type Report struct {
 	Task      string    `json:"task"`               // the model's task
 	Asked     Options   `json:"asked"`              // what was asked for
@@ -62,7 +62,7 @@ type Matrix struct {
 	Name      string   `json:"name"`            // name of the parameter
 	Shape     []int    `json:"shape"`           // dimensions, rows are outputs
 	Role      string   `json:"role,omitempty"`  // in a graph: what reads it, such as LSTM input, linear, convolution
-	Precision string   `json:"precision"`       // what it rests in: int8, bf16, fp16 or f32
+	Precision string   `json:"precision"`       // what it rests in: int4, int8, bf16, fp16 or f32
 	Why       string   `json:"why,omitempty"`   // why not in what was asked for
 	Error     float64  `json:"error,omitempty"` // norm of what rounding changes, by the norm of the matrix
 	Cost      *float64 `json:"cost,omitempty"`  // what its rounding alone costs, where that was measured: share of the accuracy on the calibration rows; of a graph the greatest relative change of an output
