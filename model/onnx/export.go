@@ -12,9 +12,8 @@ import (
 
 // ExportOptions are the options of [Export]; nil is a graph from x to y.
 type ExportOptions struct {
-	State bool // inputs h0 (and c0) and outputs hn (and cn), [layers*directions,batch,..]
-	// Standard writes the standard's operators alone, also for an LSTM with weights in [tensor.Int8].
-	Standard bool
+	State    bool // inputs h0 (and c0) and outputs hn (and cn), [layers*directions,batch,..]
+	Standard bool // the standard's operators alone, also for an LSTM with weights in tensor.Int8
 	Lengths  bool // an input lengths, int32 [batch]: each row's true steps. Not with PoolLast in two directions
 }
 
