@@ -3,6 +3,7 @@ package quantize
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/carousel-ml/carousel/task"
@@ -61,6 +62,31 @@ func TestKept(t *testing.T) {
 	} {
 		if got := kept(c.t, c.f, c.q); math.Abs(got-c.want) > 1e-12 {
 			t.Errorf("%+v: %g", c, got)
+		}
+	}
+}
+
+// The verdict and its reasons, by what was found.
+func TestJudge(t *testing.T) {
+	fast, slow := Times{Float32: 2, Quantized: 1, Ratio: 2, Best: 2}, Times{Float32: 1, Quantized: 2, Ratio: 0.5, Best: 0.6}
+	kept := func(low float64) *Accuracy { return &Accuracy{Rows: 100, Figure: "f1", Low: low, High: 1} }
+	for name, c := range map[string]struct {
+		r       Report
+		rounded bool
+		want    Verdict
+		reason  string
+	}{
+		"good":         {Report{Accuracy: kept(0.99), Speed: Speed{Stream: fast, Batch: fast}}, true, Accepted, "accuracy: at least 99.0 %"},
+		"unknown":      {Report{Speed: Speed{Stream: fast, Batch: fast}}, true, Unknown, "no --data was given"},
+		"inaccurate":   {Report{Accuracy: kept(0.97), Speed: Speed{Stream: fast, Batch: fast}}, true, Refused, "accuracy: between 97.0 %"},
+		"slow stream":  {Report{Accuracy: kept(1), Speed: Speed{Stream: slow, Batch: fast}}, true, Refused, "slower on this machine"},
+		"slow batch":   {Report{Accuracy: kept(1), Speed: Speed{Stream: fast, Batch: slow}}, true, Refused, "slower on this machine"},
+		"missed":       {Report{Accuracy: kept(1), Asked: Options{TargetSpeedup: 3}, Speed: Speed{Stream: fast, Batch: fast}}, true, Refused, "3 times was asked for"},
+		"nothing left": {Report{Accuracy: kept(1), Speed: Speed{Stream: fast, Batch: fast}}, false, Refused, "every matrix had to stay in float32"},
+	} {
+		c.r.Asked.MinAccuracy = 0.98
+		if c.r.judge(c.rounded); c.r.Verdict != c.want || len(c.r.Reasons) != 1 || !strings.Contains(c.r.Reasons[0], c.reason) {
+			t.Errorf("%s: %s, %q", name, c.r.Verdict, c.r.Reasons)
 		}
 	}
 }
