@@ -118,7 +118,7 @@ func changed(name string, want, got []float32) Changed {
 func (r *GraphReport) judge(o *Options) {
 	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if r.Speed.slower() {
-		refuse("speed: a run takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", 1/max(r.Speed.Ratio, r.Speed.Best), report.Number(r.Speed.Quantized), report.Number(r.Speed.Float32), r.Processor, r.Kernels)
+		refuse("speed: a run takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", 1/r.Speed.most(), report.Number(r.Speed.Quantized), report.Number(r.Speed.Float32), r.Processor, r.Kernels)
 	}
 	if o.TargetSpeedup > 0 && r.Speed.Ratio < o.TargetSpeedup {
 		refuse("speed: a run is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", r.Speed.Ratio, report.Number(r.Speed.Float32), report.Number(r.Speed.Quantized), o.TargetSpeedup)

@@ -55,7 +55,7 @@ func networkOf(m *task.Trained) *network {
 func weights(s *tensor.Slab) (list []*tensor.Param) {
 	add := func(ps ...*tensor.Param) {
 		for _, p := range ps {
-			if p != nil && p.Rank() > 1 {
+			if p != nil && p.Rank() > 1 && !slices.Contains(list, p) { // layers may share one
 				list = append(list, p)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -61,10 +62,15 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 		return nil, err
 	}
 	q.original = q.values()
+	at := 0
 	for _, one := range q.matrices {
+		if one.why == "" && math.IsNaN(one.roundingError(q.original[at], wanted)*0) {
+			one.why = fmt.Sprintf("it holds values beyond those of %s", wanted)
+		}
 		if one.why == "" {
 			one.rest = wanted
 		}
+		at += len(one.params)
 	}
 	if wanted == tensor.Int4 {
 		if err := q.correct(ctx, calibration); err != nil {

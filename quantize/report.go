@@ -78,7 +78,11 @@ func ReportOf(d *model.Dir) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{}
-	if err := json.Unmarshal(text, r); err != nil {
+	err = json.Unmarshal(text, r)
+	if err == nil && r.Verdict.tone() == "" {
+		err = fmt.Errorf("its verdict is %q", r.Verdict)
+	}
+	if err != nil {
 		return nil, &model.FileError{File: d.File(ReportFile), Problem: "not a report of a quantization: " + err.Error(), Err: err}
 	}
 	return r, nil
@@ -102,9 +106,9 @@ func kernels() string {
 func (r *Report) judge(rounded bool) {
 	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if !rounded {
-		refuse("every matrix had to stay in float32 for the accuracy to hold, so nothing is gained")
+		refuse("every matrix stays in float32, so nothing is gained")
 	}
-	if a := r.Accuracy; a != nil && a.Low < r.Asked.MinAccuracy {
+	if a := r.Accuracy; a != nil && !(a.Low >= r.Asked.MinAccuracy) {
 		refuse("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy))
 	}
 	for _, t := range []struct {
@@ -112,7 +116,7 @@ func (r *Report) judge(rounded bool) {
 		*Times
 	}{{"a step of one stream", &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
 		if rounded && t.slower() {
-			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/max(t.Ratio, t.Best), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
+			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/t.most(), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
 		}
 	}
 	if s := r.Speed.Stream; r.Asked.TargetSpeedup > 0 && s.Ratio < r.Asked.TargetSpeedup {
@@ -124,6 +128,9 @@ func (r *Report) judge(rounded bool) {
 	case r.Accuracy == nil:
 		r.Verdict = Unknown
 		r.Reasons = []string{"accuracy: unknown, because no --data was given to measure it on"}
+	case r.Accuracy.Separate < fewest:
+		r.Verdict = Unknown
+		r.Reasons = []string{fmt.Sprintf("accuracy: unknown, because less than %d rows that do not overlap are too few to tell (%s)", fewest, r.Accuracy.figures())}
 	default:
 		r.Verdict = Accepted
 		r.Reasons = []string{fmt.Sprintf("accuracy: at least %s of float32's is kept (%s)", report.Percent(r.Accuracy.Low), r.Accuracy.figures())}
