@@ -264,6 +264,8 @@ func FuzzReadTensors(f *testing.F) {
 	f.Add(raw(`{}`, nil))
 	f.Add(raw(`{"__metadata__":{"k":"v"},"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, make([]byte, 8)))
 	f.Add(raw(`{"w":{"dtype":"BF16","shape":[1,1],"data_offsets":[0,2]},"i":{"dtype":"I64","shape":[],"data_offsets":[2,10]}}`, make([]byte, 10)))
+	f.Add(raw(`{"__metadata__":{"carousel.rest":"types"},"w":{"dtype":"U8","shape":[1,2],"data_offsets":[0,2]},"w.scale":{"dtype":"F32","shape":[1],"data_offsets":[2,6]},"w.shape":{"dtype":"I64","shape":[2],"data_offsets":[6,22]}}`,
+		[]byte{0x97, 2, 0, 0, 0x80, 0x3f, 1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0}))
 	f.Add(raw(`{"w":{"dtype":"F16","shape":[0,9],"data_offsets":[0,0]}}`, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := decode("x", bytes.NewReader(b), int64(len(b)))

@@ -45,7 +45,7 @@ func TestInt8(t *testing.T) {
 		"minlstm":  func() *nn.RNN { return nn.NewMinLSTM(in, hidden, nil) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			make := func() (*quantNet, *tensor.Slab) {
+			build := func() (*quantNet, *tensor.Slab) {
 				n := &quantNet{RNN: rnn()}
 				n.Head = nn.NewLinear(n.RNN.OutputSize(), 5, nil)
 				return n, tensor.Pack(nil, n, 3)
@@ -56,9 +56,9 @@ func TestInt8(t *testing.T) {
 				y := n.forward(tape, x, B, T, in)
 				return y.Data(), y
 			}
-			plain, _ := make()
+			plain, _ := build()
 			want, _ := pass(plain, tensor.Infer, tensor.Float32)
-			n, slab := make()
+			n, slab := build()
 			trained, y := pass(n, tensor.Train, tensor.Int8)
 			tensor.MeanAll(tensor.Mul(y, y)).Backward()
 			grads := gradsOf(slab)

@@ -2,9 +2,9 @@ package quantize
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/bench"
@@ -13,7 +13,7 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// GraphReport is what Graph found.
+// GraphReport is what [Graph] found.
 type GraphReport struct {
 	Precision string    `json:"precision"`         // what was asked for
 	Verdict   Verdict   `json:"verdict"`           // refused, or unknown: a graph says nothing of what its outputs are for
@@ -30,10 +30,11 @@ type GraphReport struct {
 
 // Changed is how far an output of a graph moved.
 type Changed struct {
-	Name     string  `json:"name"`     // of the output
-	Elements int     `json:"elements"` // number of its elements
-	Worst    float64 `json:"worst"`    // greatest difference of an element
-	Relative float64 `json:"relative"` // norm of the difference by the norm of the output
+	Name     string   `json:"name"`              // of the output
+	Elements int      `json:"elements"`          // number of its elements
+	Worst    float64  `json:"worst"`             // greatest difference of an element
+	Relative float64  `json:"relative"`          // norm of the difference by the norm of the output
+	Flipped  *float64 `json:"flipped,omitempty"` // share of the elements on the other side of one half, of an output from 0 to 1
 }
 
 // Runner runs a graph on inputs, the same each time.
@@ -47,6 +48,9 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	if err != nil {
 		return nil, err
 	}
+	if wanted == tensor.Int4 {
+		return nil, &data.InputError{Problem: "precision int4: the weights of an ONNX graph rest in 8 or 16 bits", Fix: "choose int8, bf16 or fp16"}
+	}
 	if why := m.Quantized(); why != "" {
 		return nil, &data.InputError{Problem: "the graph is quantized already: " + why, Fix: "quantize the float32 graph that it was made from"}
 	}
@@ -55,25 +59,25 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	if len(all) == 0 {
 		return nil, &data.InputError{Problem: "the graph has no weight matrix that could be rounded"}
 	}
-	kept := map[string]string{}
-	for _, name := range o.Keep {
-		n := len(kept)
-		for _, w := range all {
-			if strings.HasPrefix(w.Name, name) {
-				kept[w.Name] = "--keep " + name
-			}
-		}
-		if len(kept) == n {
-			return nil, unknownKeep(name, all)
-		}
+	var names []string
+	for _, w := range all {
+		names = append(names, w.Name)
+	}
+	kept, err := reasonsToKeep(o.Keep, names)
+	if err != nil {
+		return nil, err
 	}
 	for _, w := range all {
 		row := Matrix{Name: w.Name, Shape: w.Dims, Role: w.Role, Precision: tensor.Float32.String(), Why: kept[w.Name]}
 		if row.Why == "" {
-			if err := m.SetRest(w.Name, wanted); err != nil {
-				return nil, err
+			switch err := m.SetRest(w.Name, wanted); {
+			case errors.Is(err, graph.ErrRest):
+				row.Why = err.Error()
+			case err != nil:
+				return nil, &data.InputError{Problem: err.Error()}
+			default:
+				row.Precision = wanted.String()
 			}
-			row.Precision = wanted.String()
 		}
 		r.Matrices = append(r.Matrices, row)
 	}
@@ -82,14 +86,11 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	if err != nil {
 		return nil, err
 	}
-	got, err := runM(ctx)
-	if err != nil {
+	if r.Outputs, err = moved(ctx, m, want, runM); err != nil {
 		return nil, err
 	}
-	for _, info := range m.Outputs() {
-		if v := want[info.Name]; len(v.Data) > 0 {
-			r.Outputs = append(r.Outputs, changed(info.Name, v.Data, got[info.Name].Data))
-		}
+	if err := r.alone(ctx, m, want, runM, wanted, progress); err != nil {
+		return nil, err
 	}
 	call := func(run Runner) func() { return func() { _, _ = run(ctx) } } // it has succeeded before
 	if r.Speed, err = alternate(ctx, windows, call(runF), call(runM)); err != nil {
@@ -99,33 +100,88 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	return r, nil
 }
 
-func unknownKeep(name string, all []graph.Weight) error {
-	var names []string
-	for _, w := range all {
-		names = append(names, w.Name)
+// moved runs a graph and compares its outputs with those of float32.
+func moved(ctx context.Context, m *graph.Model, want map[string]graph.Value, run Runner) (list []Changed, err error) {
+	got, err := run(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return &data.InputError{Problem: fmt.Sprintf("keep %q: no weight matrix has a name that begins so", name), Fix: "choose from " + strings.Join(names, ", ")}
+	for _, info := range m.Outputs() {
+		if v := want[info.Name]; len(v.Data) > 0 {
+			list = append(list, changed(info.Name, v.Data, got[info.Name].Data))
+		}
+	}
+	return list, nil
+}
+
+// alone measures what each matrix costs that is rounded alone: the greatest relative change of an output.
+func (r *GraphReport) alone(ctx context.Context, m *graph.Model, want map[string]graph.Value, run Runner, wanted tensor.Precision, progress func(string)) error {
+	all := func(p tensor.Precision) error {
+		for i := range r.Matrices {
+			if row := &r.Matrices[i]; row.Precision != tensor.Float32.String() {
+				if err := m.SetRest(row.Name, p); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := all(tensor.Float32); err != nil {
+		return err
+	}
+	for i := range r.Matrices {
+		row := &r.Matrices[i]
+		if row.Precision == tensor.Float32.String() {
+			continue
+		}
+		progress("what it costs that " + row.Name + " is rounded")
+		if err := m.SetRest(row.Name, wanted); err != nil {
+			return err
+		}
+		list, err := moved(ctx, m, want, run)
+		if err != nil {
+			return err
+		}
+		cost := 0.0
+		for _, c := range list {
+			cost = math.Max(cost, c.Relative)
+		}
+		row.Cost = &cost
+		if err := m.SetRest(row.Name, tensor.Float32); err != nil {
+			return err
+		}
+	}
+	return all(wanted)
 }
 
 func changed(name string, want, got []float32) Changed {
-	c := Changed{Name: name, Elements: len(want), Relative: relativeError(want, got)}
+	c := Changed{Name: name, Elements: len(want), Worst: worst(want, got), Relative: relativeError(want, got)}
+	flipped, probabilities := 0, true
 	for i, v := range want {
-		c.Worst = math.Max(c.Worst, math.Abs(float64(v)-float64(got[i])))
+		if probabilities = probabilities && v >= 0 && v <= 1; (v >= 0.5) != (got[i] >= 0.5) {
+			flipped++
+		}
+	}
+	if probabilities {
+		share := float64(flipped) / float64(len(want))
+		c.Flipped = &share
 	}
 	return c
 }
 
 func (r *GraphReport) judge(o *Options) {
-	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if r.Speed.slower() {
-		refuse("speed: a run takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", 1/r.Speed.most(), report.Number(r.Speed.Quantized), report.Number(r.Speed.Float32), r.Processor, r.Kernels)
+		r.Reasons = append(r.Reasons, r.Speed.slow("a run", r.Processor, r.Kernels))
 	}
-	if o.TargetSpeedup > 0 && r.Speed.Ratio < o.TargetSpeedup {
-		refuse("speed: a run is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", r.Speed.Ratio, report.Number(r.Speed.Float32), report.Number(r.Speed.Quantized), o.TargetSpeedup)
+	if r.Speed.Ratio < o.TargetSpeedup {
+		r.Reasons = append(r.Reasons, r.Speed.missed("a run", o.TargetSpeedup))
 	}
 	for _, c := range r.Outputs {
 		if c.Relative != c.Relative || c.Worst != c.Worst {
-			refuse("output %s: its difference from float32 is not a number", c.Name)
+			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: its difference from float32 is not a number", c.Name))
+		}
+		if c.Flipped != nil && 1-*c.Flipped < o.MinAccuracy {
+			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: %s of its elements are on the other side of one half, and %s were to stay", c.Name, report.Percent(*c.Flipped), report.Percent(o.MinAccuracy)))
 		}
 	}
 	if r.Verdict = Refused; len(r.Reasons) == 0 {
@@ -143,11 +199,15 @@ func (r *GraphReport) Summary() *report.Summary {
 	if r.Size.Share > 0 {
 		t.Add("float32 by quantized", fmt.Sprintf("%.2f", 1/r.Size.Share), fmt.Sprintf("%.2f", r.Speed.Ratio))
 	}
-	moved := report.NewTable("output", "elements", "greatest difference", "relative")
+	outputs := report.NewTable("output", "elements", "greatest difference", "relative", "other side of 1/2")
 	for _, c := range r.Outputs {
-		moved.Add(c.Name, report.Count(c.Elements), report.Number(c.Worst), report.Percent(c.Relative))
+		flipped := ""
+		if c.Flipped != nil {
+			flipped = report.Percent(*c.Flipped)
+		}
+		outputs.Add(c.Name, report.Count(c.Elements), report.Number(c.Worst), report.Percent(c.Relative), flipped)
 	}
-	s.Tables = append(s.Tables, t, moved, matrixTable(r.Matrices))
+	s.Tables = append(s.Tables, t, outputs, matrixTable(r.Matrices))
 	s.Notes = []string{measuredOn(r.Processor, r.Kernels)}
 	return s
 }

@@ -140,6 +140,12 @@ func TestFourBits(t *testing.T) {
 		t.Errorf("feedback changes the error of a window by %g, plain rounding by %g", with, without)
 	}
 
+	o := DefaultOptions()
+	o.MinAccuracy = 0.5
+	if r, err := Run(t.Context(), f, opened(t, dir), calibration, nil, nil, o, func(string) {}); err != nil || r.Accuracy != nil || r.Plans != 1 {
+		t.Errorf("without rows for the verdict: %+v, %v", r, err)
+	}
+
 	_, strict := run(0.9999)
 	more := 0
 	for i, one := range strict.Matrices {
@@ -155,7 +161,6 @@ func TestFourBits(t *testing.T) {
 	}
 
 	var input *data.InputError
-	o := DefaultOptions()
 	o.Precision = "int4"
 	if _, err := Run(t.Context(), f, opened(t, dir), nil, rows, nil, o, func(string) {}); !errors.As(err, &input) || !strings.Contains(err.Error(), "--calibrate") {
 		t.Errorf("without calibration rows: %v", err)

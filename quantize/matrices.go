@@ -2,7 +2,6 @@ package quantize
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -20,30 +19,37 @@ type network struct {
 
 // matrix is a weight matrix in all slabs.
 type matrix struct {
-	name   string
-	params []*tensor.Param
-	table  bool    // of embeddings
-	cost   float64 // what its rounding costs; see rank
-	basis  string  // of cost
-	rest   tensor.Precision
-	why    string      // why it does not rest in what was asked for
-	in4    [][]float32 // the values of each param in 4 bits, if that was asked for
+	name     string
+	params   []*tensor.Param
+	original [][]float32 // the values of each param
+	in4      [][]float32 // likewise in 4 bits, if that was asked for
+	table    bool        // of embeddings
+	cost     float64     // what its rounding costs; see rank
+	scored   bool        // whether that is a share of the accuracy
+	rest     tensor.Precision
+	why      string // why it does not rest in what was asked for
 }
 
-// networkOf finds the matrices of a model. A model of several networks, such as those of
-// other stages, has a method Slabs with all of them.
-func networkOf(m *task.Trained) *network {
-	n := &network{slabs: []*tensor.Slab{m.Slab()}}
+// slabsOf returns the parameters of a model. One of several networks, such as those of other
+// stages, has a method Slabs with all of them.
+func slabsOf(m *task.Trained) []*tensor.Slab {
 	if all, ok := m.Model.(interface{ Slabs() []*tensor.Slab }); ok {
-		n.slabs = all.Slabs()
+		return all.Slabs()
 	}
+	return []*tensor.Slab{m.Slab()}
+}
+
+// networkOf finds the matrices of a model.
+func networkOf(m *task.Trained) *network {
+	n := &network{slabs: slabsOf(m)}
 	for _, p := range weights(n.slabs[0]) {
 		one := &matrix{name: p.Name, table: slices.ContainsFunc(n.slabs[0].Modules, func(m any) bool {
 			e, ok := m.(*nn.Embedding)
 			return ok && e.Weight == p
 		})}
 		for _, s := range n.slabs {
-			one.params = append(one.params, s.Lookup(p.Name))
+			own := s.Lookup(p.Name)
+			one.params, one.original = append(one.params, own), append(one.original, own.Read())
 		}
 		n.matrices = append(n.matrices, one)
 	}
@@ -87,13 +93,13 @@ func (n *network) check() error {
 		return &data.InputError{Problem: "the model has no weight matrix that could be rounded"}
 	}
 	for _, m := range n.matrices {
-		for _, p := range m.params {
+		for i, p := range m.params {
 			if r := p.Rest(); r != tensor.Float32 {
 				return &data.InputError{Problem: fmt.Sprintf("%s rests in %s already", m.name, r), Fix: "quantize the float32 model that it was made from"}
 			}
-			for i, v := range p.Read() {
+			for at, v := range m.original[i] {
 				if v-v != 0 {
-					return &data.InputError{Problem: fmt.Sprintf("%s holds %g at element %d, and weights must be finite", m.name, v, i), Fix: "train the model again"}
+					return &data.InputError{Problem: fmt.Sprintf("%s holds %g at element %d, and weights must be finite", m.name, v, at), Fix: "train the model again"}
 				}
 			}
 		}
@@ -102,47 +108,46 @@ func (n *network) check() error {
 }
 
 // keep lets the matrices with these names, or beginnings of names, stay in float32.
-func (n *network) keep(names []string) error {
-	for _, name := range names {
+func (n *network) keep(beginnings []string) error {
+	var names []string
+	for _, m := range n.matrices {
+		names = append(names, m.name)
+	}
+	why, err := reasonsToKeep(beginnings, names)
+	for _, m := range n.matrices {
+		m.why = why[m.name]
+	}
+	return err
+}
+
+// reasonsToKeep returns by which of --keep a matrix stays in float32, for those that do.
+func reasonsToKeep(beginnings, names []string) (map[string]string, error) {
+	why := map[string]string{}
+	for _, beginning := range beginnings {
 		found := false
-		for _, m := range n.matrices {
-			if strings.HasPrefix(m.name, name) {
-				m.why, found = "--keep "+name, true
+		for _, name := range names {
+			if strings.HasPrefix(name, beginning) {
+				why[name], found = "--keep "+beginning, true
 			}
 		}
 		if !found {
-			var all []string
-			for _, m := range n.matrices {
-				all = append(all, m.name)
-			}
-			return &data.InputError{Problem: fmt.Sprintf("keep %q: no weight matrix has a name that begins so", name), Fix: "choose from " + strings.Join(all, ", ")}
+			return nil, &data.InputError{Problem: fmt.Sprintf("keep %q: no weight matrix has a name that begins so", beginning), Fix: "choose from " + strings.Join(names, ", ")}
 		}
 	}
-	return nil
+	return why, nil
 }
 
-// values returns the values of all matrices, to be restored.
-func (n *network) values() (all [][]float32) {
+// apply lets the matrices rest as they are to.
+func (n *network) apply() {
 	for _, m := range n.matrices {
-		for _, p := range m.params {
-			all = append(all, p.Read())
+		values := m.original
+		if m.rest == tensor.Int4 {
+			values = m.in4
 		}
-	}
-	return all
-}
-
-// apply lets the matrices rest as they are to, beginning from these values.
-func (n *network) apply(values [][]float32) {
-	for _, m := range n.matrices {
 		for i, p := range m.params {
 			p.SetRest(tensor.Float32)
-			if m.rest == tensor.Int4 {
-				p.Write(m.in4[i])
-			} else {
-				p.Write(values[0])
-			}
+			p.Write(values[i])
 			p.SetRest(m.rest)
-			values = values[1:]
 		}
 	}
 }
@@ -167,23 +172,17 @@ func sizeOf(s *tensor.Slab) (z Size) {
 	return z
 }
 
-// roundingError returns the relative error that a matrix has in a precision: the norm of the difference divided by
-// the norm.
-func (m *matrix) roundingError(values []float32, r tensor.Precision) float64 {
-	p := m.params[0]
-	p.SetRest(tensor.Float32)
-	p.Write(values)
-	p.SetRest(r)
-	diff, norm := 0.0, 0.0
-	for i, v := range p.Read() {
-		d := float64(v) - float64(values[i])
-		diff += d * d
-		norm += float64(values[i]) * float64(values[i])
+// roundingError returns the relative error of a matrix as it rests now.
+func (m *matrix) roundingError() float64 { return relativeError(m.original[0], m.params[0].Read()) }
+
+// fits reports whether the values of a matrix, rounded to a precision, are finite.
+func (m *matrix) fits(r tensor.Precision) bool {
+	finite := true
+	for i, p := range m.params {
+		p.SetRest(r)
+		finite = finite && !slices.ContainsFunc(p.Read(), func(v float32) bool { return v-v != 0 })
+		p.SetRest(tensor.Float32)
+		p.Write(m.original[i])
 	}
-	p.SetRest(tensor.Float32)
-	p.Write(values)
-	if norm == 0 {
-		return 0
-	}
-	return math.Sqrt(diff / norm)
+	return finite
 }

@@ -2,6 +2,7 @@ package quantize
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/nn"
+	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -190,6 +192,16 @@ func (t *Times) most() float64 { return max(t.Ratio, t.Best, t.Float32/t.Quantiz
 
 // slower reports whether the quantized model is slower beyond what is noise, by every measure.
 func (t *Times) slower() bool { return t.most() < 0.97 }
+
+// slow says so of what was timed.
+func (t *Times) slow(what, processor, kernels string) string {
+	return fmt.Sprintf("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", what, 1/t.most(), report.Number(t.Quantized), report.Number(t.Float32), processor, kernels)
+}
+
+// missed says that what was timed is not target times as fast.
+func (t *Times) missed(what string, target float64) string {
+	return fmt.Sprintf("speed: %s is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", what, t.Ratio, report.Number(t.Float32), report.Number(t.Quantized), target)
+}
 
 func median(x []float64) float64 {
 	x = slices.Sorted(slices.Values(x))

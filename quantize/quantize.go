@@ -3,9 +3,7 @@ package quantize
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -57,20 +55,17 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 	if wanted == tensor.Int4 && calibration == nil {
 		return nil, &data.InputError{Problem: "precision int4: it takes rows by whose inputs the rounding is corrected", Fix: "give rows that the verdict is not measured on by --calibrate, or --data with the model's validation rows"}
 	}
-	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, cached: map[*Rows]*task.Tally{}}
-	if err := errors.Join(q.check(), q.keep(o.Keep)); err != nil {
+	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, float32s: map[*Rows]*task.Tally{}}
+	if err := cmp.Or(q.check(), q.keep(o.Keep)); err != nil {
 		return nil, err
 	}
-	q.original = q.values()
-	at := 0
 	for _, one := range q.matrices {
-		if one.why == "" && math.IsNaN(one.roundingError(q.original[at], wanted)*0) {
+		if one.why == "" && !one.fits(wanted) {
 			one.why = fmt.Sprintf("it holds values beyond those of %s", wanted)
 		}
 		if one.why == "" {
 			one.rest = wanted
 		}
-		at += len(one.params)
 	}
 	if wanted == tensor.Int4 {
 		if err := q.correct(ctx, calibration); err != nil {
@@ -91,28 +86,26 @@ type quantizer struct {
 	*Report
 	wanted   tensor.Precision
 	f, m     *task.Trained
-	original [][]float32
 	scoring  any
 	progress func(string)
-	cached   map[*Rows]*task.Tally // of the float32 model
+	float32s map[*Rows]*task.Tally // of the float32 model
 }
 
-// fewWeights is the number of weights from which on a matrix is rounded to 4 bits: of smaller ones, mostly heads, the
-// rounding costs about as much of the accuracy as that of large ones.
+// fewWeights is the number of weights from which on a matrix is rounded to 4 bits. The rounding of a
+// smaller one, mostly a head, costs about as much of the accuracy as that of a large one, and saves little.
 const fewWeights = 4096
 
 // correct computes the values of matrices in 4 bits, from what they are multiplied by when the float32
 // model is scored on the calibration rows.
 func (q *quantizer) correct(ctx context.Context, calibration *Rows) error {
 	q.progress("scoring the float32 model, for the inputs of each matrix")
-	all, err := observe(networkOf(q.f).slabs, func() (err error) {
-		q.cached[calibration], err = q.f.Tally(ctx, calibration.Data, calibration.Part, q.scoring)
+	all, err := observe(slabsOf(q.f), func() (err error) {
+		q.float32s[calibration], err = q.f.Tally(ctx, calibration.Data, calibration.Part, q.scoring)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	original := q.original
 	for _, m := range q.matrices {
 		if m.rest == tensor.Int4 && m.params[0].Len() < fewWeights {
 			m.rest, m.why = tensor.Int8, fmt.Sprintf("of fewer than %d weights 4 bits would save little", fewWeights)
@@ -121,18 +114,17 @@ func (q *quantizer) correct(ctx context.Context, calibration *Rows) error {
 			m.rest, m.why = tensor.Int8, "what it is multiplied by was not observed, so its rounding cannot be corrected"
 		}
 		if m.rest != tensor.Int4 {
-			original = original[len(m.params):]
 			continue
 		}
 		q.progress("rounding " + m.name + " with error feedback")
 		f := newFeedback(all[m.name], m.params[0].Len()/m.params[0].Dim(0))
-		for range m.params {
+		for _, original := range m.original {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			values := slices.Clone(original[0])
+			values := slices.Clone(original)
 			f.round(values)
-			m.in4, original = append(m.in4, values), original[1:]
+			m.in4 = append(m.in4, values)
 		}
 	}
 	return nil
@@ -140,21 +132,21 @@ func (q *quantizer) correct(ctx context.Context, calibration *Rows) error {
 
 // accuracy compares the model as it rests now with the float32 model.
 func (q *quantizer) accuracy(ctx context.Context, r *Rows) (*Accuracy, error) {
-	if q.cached[r] == nil {
+	if q.float32s[r] == nil {
 		t, err := q.f.Tally(ctx, r.Data, r.Part, q.scoring)
 		if err != nil {
 			return nil, err
 		}
-		q.cached[r] = t
+		q.float32s[r] = t
 	}
 	t, err := q.m.Tally(ctx, r.Data, r.Part, q.scoring)
 	if err != nil {
 		return nil, err
 	}
-	if len(t.Rows) != len(q.cached[r].Rows) {
-		return nil, fmt.Errorf("the models were scored on different rows: %d and %d", len(q.cached[r].Rows), len(t.Rows))
+	if len(t.Rows) != len(q.float32s[r].Rows) {
+		return nil, fmt.Errorf("the models were scored on different rows: %d and %d", len(q.float32s[r].Rows), len(t.Rows))
 	}
-	a := compare(q.cached[r], t, 1)
+	a := compare(q.float32s[r], t, 1)
 	a.Part = string(r.Part)
 	return a, nil
 }
@@ -162,7 +154,7 @@ func (q *quantizer) accuracy(ctx context.Context, r *Rows) (*Accuracy, error) {
 // choose lets matrices rest in more bits, those that cost most first, until the accuracy holds.
 func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 	for {
-		q.apply(q.original)
+		q.apply()
 		on, final := calibration, calibration == nil
 		if on == nil {
 			on = rows
@@ -176,7 +168,7 @@ func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 			return err
 		}
 		q.Plans++
-		if !final && a.Low >= q.MinAccuracy {
+		if !final && rows != nil && a.Low >= q.MinAccuracy {
 			q.progress("scoring the rows of the verdict")
 			if a, err = q.accuracy(ctx, rows); err != nil {
 				return err
@@ -192,8 +184,10 @@ func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 			}
 			return err
 		}
-		if err := q.rank(ctx, calibration); err != nil {
-			return err
+		if q.Plans == 1 {
+			if err := q.rank(ctx, calibration); err != nil {
+				return err
+			}
 		}
 		q.raise(a)
 	}
@@ -224,18 +218,13 @@ func (n *network) plan() string {
 	return strings.Join(parts, ", ")
 }
 
-// rank sets what the rounding of each matrix costs, once: of the accuracy on the calibration rows, with
+// rank sets what the rounding of each matrix costs: of the accuracy on the calibration rows, with
 // this matrix alone; without such rows the relative error of its values.
 func (q *quantizer) rank(ctx context.Context, calibration *Rows) error {
-	if q.matrices[0].basis != "" {
-		return nil
-	}
-	at := 0
-	for _, m := range q.matrices {
-		m.basis, m.cost = "rounding", m.roundingError(q.original[at], q.wanted)
-		at += len(m.params)
-	}
 	if calibration == nil {
+		for _, m := range q.matrices {
+			m.cost = m.roundingError()
+		}
 		return nil
 	}
 	plan := make([]tensor.Precision, len(q.matrices))
@@ -250,13 +239,13 @@ func (q *quantizer) rank(ctx context.Context, calibration *Rows) error {
 			continue
 		}
 		m.rest = plan[i]
-		q.apply(q.original)
+		q.apply()
 		q.progress("what it costs that " + m.name + " is rounded")
 		a, err := q.accuracy(ctx, calibration)
 		if err != nil {
 			return err
 		}
-		m.basis, m.cost = "accuracy", 1-a.Kept
+		m.scored, m.cost = true, 1-a.Kept
 	}
 	for i, m := range q.matrices {
 		m.rest = plan[i]
@@ -284,18 +273,12 @@ func (q *quantizer) raise(a *Accuracy) {
 // measure completes the report of the model as it rests.
 func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 	f, m := q.f.Slab(), q.m.Slab()
-	at := 0
 	for _, one := range q.matrices {
-		p := one.params[0]
-		row := Matrix{Name: one.name, Shape: p.Dims(), Precision: one.rest.String(), Why: one.why}
-		if one.rest != tensor.Float32 {
-			row.Error = relativeError(q.original[at], p.Read())
-		}
-		if one.basis == "accuracy" {
+		row := Matrix{Name: one.name, Shape: one.params[0].Dims(), Precision: one.rest.String(), Why: one.why, Error: one.roundingError()}
+		if one.scored {
 			row.Cost = &one.cost
 		}
 		q.Matrices = append(q.Matrices, row)
-		at += len(one.params)
 	}
 	q.Size = sizeOf(m)
 	q.progress("timing both models")

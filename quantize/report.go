@@ -22,7 +22,7 @@ const (
 	Unknown  Verdict = "unknown"  // it is not slower here; of its accuracy nothing is known
 )
 
-// Report is what Run found.
+// Report is what [Run] found.
 type Report struct {
 	Task      string    `json:"task"`               // the model's task
 	Asked     Options   `json:"asked"`              // what was asked for
@@ -62,10 +62,10 @@ type Matrix struct {
 	Name      string   `json:"name"`            // name of the parameter
 	Shape     []int    `json:"shape"`           // dimensions, rows are outputs
 	Role      string   `json:"role,omitempty"`  // in a graph: what reads it, such as LSTM input, linear, convolution
-	Precision string   `json:"precision"`       // what it rests in: int8, bf16, fp16 or f32
+	Precision string   `json:"precision"`       // what it rests in: int4, int8, bf16, fp16 or f32
 	Why       string   `json:"why,omitempty"`   // why not in what was asked for
 	Error     float64  `json:"error,omitempty"` // norm of what rounding changes, by the norm of the matrix
-	Cost      *float64 `json:"cost,omitempty"`  // share of the accuracy on the calibration rows that its rounding alone costs, where that was measured
+	Cost      *float64 `json:"cost,omitempty"`  // what its rounding alone costs, where that was measured: share of the accuracy on the calibration rows; of a graph the greatest relative change of an output
 }
 
 // ReportOf returns the report in the directory of a quantized model; nil for another model.
@@ -104,23 +104,23 @@ func kernels() string {
 
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {
-	refuse := func(format string, a ...any) { r.Reasons = append(r.Reasons, fmt.Sprintf(format, a...)) }
 	if !rounded {
-		refuse("every matrix stays in float32, so nothing is gained")
+		r.Reasons = append(r.Reasons, "every matrix stays in float32, so nothing is gained")
 	}
 	if a := r.Accuracy; a != nil && !(a.Low >= r.Asked.MinAccuracy) {
-		refuse("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy))
+		r.Reasons = append(r.Reasons, fmt.Sprintf("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy)))
 	}
+	const step = "a step of one stream"
 	for _, t := range []struct {
 		what string
 		*Times
-	}{{"a step of one stream", &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
+	}{{step, &r.Speed.Stream}, {fmt.Sprintf("%d steps of %d rows", batchSteps, batchRows), &r.Speed.Batch}} {
 		if rounded && t.slower() {
-			refuse("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", t.what, 1/t.most(), report.Number(t.Quantized), report.Number(t.Float32), r.Processor, r.Kernels)
+			r.Reasons = append(r.Reasons, t.slow(t.what, r.Processor, r.Kernels))
 		}
 	}
-	if s := r.Speed.Stream; r.Asked.TargetSpeedup > 0 && s.Ratio < r.Asked.TargetSpeedup {
-		refuse("speed: a step of one stream is %.2f times as fast as in float32 (%s to %s ms), and %g times was asked for", s.Ratio, report.Number(s.Float32), report.Number(s.Quantized), r.Asked.TargetSpeedup)
+	if r.Speed.Stream.Ratio < r.Asked.TargetSpeedup {
+		r.Reasons = append(r.Reasons, r.Speed.Stream.missed(step, r.Asked.TargetSpeedup))
 	}
 	switch {
 	case len(r.Reasons) > 0:

@@ -108,7 +108,7 @@ func Conv(x, w, b *Tensor, o ConvOptions) *Tensor {
 	y := o.windowed("Conv", t, x, &s.H, &s.W, s.O)
 	checkBias("Conv", b, s.O)
 	s.X, s.Y, s.Weight, s.Bias, s.Lens = x.value, y.value, w.value, b.memory(), x.lens()
-	if s.Kind = t.kindOf(w, w); s.Kind.Half() && !w.rests() {
+	if s.Kind = t.kindOf(w); s.Kind.Half() && !w.rests() {
 		s.Kind = device.F32
 	}
 	s.Cache, s.BackCache, s.Version = t.caches(s.Kind, s.B*s.H.Out*s.W.Out, w)

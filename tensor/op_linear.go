@@ -21,7 +21,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 	d[x.rank-1] = w.dims[0]
 	y := t.Empty(d[:x.rank]...)
 	y.layout = x.layout
-	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory(), Kind: t.kindOf(w, w)}
+	s := device.GemmSpec{M: x.rows(), N: w.dims[0], K: w.dims[1], A: x.value, B: w.value, TransB: true, C: y.value, Bias: b.memory(), Kind: t.kindOf(w)}
 	s.Cache, _, s.Version = t.caches(s.Kind, s.M, w)
 	t.gemm(s)
 	t.observe(w, x, 0)
@@ -31,7 +31,7 @@ func Linear(x, w, b *Tensor) *Tensor {
 
 func linearGrad(t *Tape, n *node) {
 	x, w, b, dy := n.in[0], n.in[1], n.in[2], n.out.grad
-	m, o, i, kind := x.rows(), w.dims[0], w.dims[1], backward(t.kindOf(w, w))
+	m, o, i, kind := x.rows(), w.dims[0], w.dims[1], t.kindOf(w).Backward()
 	if dx, acc := x.into(); !dx.Zero() {
 		s := device.GemmSpec{M: m, N: i, K: o, A: dy, B: w.value, C: dx, Acc: acc, Kind: kind}
 		_, s.Cache, s.Version = t.caches(kind, m, w)
@@ -63,7 +63,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 	d := a.dims
 	d[a.rank-1] = nn
 	y := t.Empty(d[:a.rank]...)
-	m, kind := a.dims[a.rank-2], backward(t.kindOf(b, a, b))
+	m, kind := a.dims[a.rank-2], t.kindOf(b, a).Backward()
 	s := batched(kind, m, nn, k, leading(a))
 	s.A, s.B, s.C, s.TransB = a.value, b.value, y.value, transB
 	t.gemm(s)
@@ -76,7 +76,7 @@ func MatMul(a, b *Tensor, transB bool) *Tensor {
 func matMulGrad(t *Tape, n *node) {
 	a, b, dy := n.in[0], n.in[1], n.out.grad
 	m, k, nn, batch := a.dims[a.rank-2], a.dims[a.rank-1], n.out.dims[n.out.rank-1], leading(a)
-	transB, kind := n.n == 1, backward(t.kindOf(b, a, b))
+	transB, kind := n.n == 1, t.kindOf(b, a).Backward()
 	if da, acc := a.into(); !da.Zero() { // dA = dY·Bᵀ
 		s := batched(kind, m, k, nn, batch)
 		s.A, s.B, s.TransB, s.C, s.Acc = dy, b.value, !transB, da, acc

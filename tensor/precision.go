@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -55,26 +56,23 @@ func (t *Tape) SetPrecision(p Precision) {
 // Precision returns the tape's precision.
 func (t *Tape) Precision() Precision { return Precision(t.kind) }
 
-// kindOf returns the kind of a product with w, which may be a parameter. It is float32 for all
-// weights of an operation if one of them is to be kept so, and for what is traced.
-func (t *Tape) kindOf(w *Tensor, all ...*Tensor) device.Kind {
+// kindOf returns the kind of a product with w, which may be a parameter, in an operation with
+// others. It is float32 if one of them is to be kept so, and for what is traced.
+func (t *Tape) kindOf(w *Tensor, others ...*Tensor) device.Kind {
 	switch {
 	case w == nil || t.tracing:
 		return device.F32
 	case w.rests() && t.mode != Train:
 		return w.param.rest.kind()
-	case w.param == nil && t.kind == device.INT8:
+	case w.param == nil && t.kind == device.INT8, w.keeps32(), slices.ContainsFunc(others, (*Tensor).keeps32):
 		return device.F32
-	}
-	for _, w := range all {
-		if w != nil && w.param != nil && w.param.Keep32 {
-			return device.F32
-		}
 	}
 	return t.kind
 }
 
-func (w *Tensor) rests() bool { return w.param != nil && w.param.rest != Float32 }
+func (t *Tensor) keeps32() bool { return t != nil && t.param != nil && t.param.Keep32 }
+
+func (t *Tensor) rests() bool { return t.param != nil && t.param.rest != Float32 }
 
 // kind returns the kind of the products with weights that rest in p.
 func (p Precision) kind() device.Kind {
@@ -82,14 +80,6 @@ func (p Precision) kind() device.Kind {
 		return device.INT8
 	}
 	return device.Kind(p)
-}
-
-// backward returns the kind of the products of the backward pass: gradients are not rounded to 8 bits.
-func backward(k device.Kind) device.Kind {
-	if k == device.INT8 {
-		return device.F32
-	}
-	return k
 }
 
 // SetRest lets the products of all passes but training's with a parameter of at least two
@@ -106,8 +96,7 @@ func (p *Param) SetRest(r Precision) {
 	case Int4:
 		simd.RoundBytes(w, p.Len()/p.dims[0], simd.Levels4)
 	case BFloat16, Float16:
-		set := simd.Best()
-		set.Weights[r].Round(w, w)
+		simd.Best().Weights[r].Round(w, w)
 	}
 	p.rest = r
 	p.Write(w)

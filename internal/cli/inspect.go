@@ -49,7 +49,7 @@ type layer struct {
 type tensorInfo struct {
 	Name      string `json:"name"`                // whole name
 	Shape     []int  `json:"shape"`               // dimensions
-	Precision string `json:"precision,omitempty"` // what it rests in, if that is not float32: int8, bf16 or fp16
+	Precision string `json:"precision,omitempty"` // what it rests in, if that is not float32: int4, int8, bf16 or fp16
 }
 
 func (a *app) inspectCommand() *cobra.Command {

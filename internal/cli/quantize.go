@@ -25,7 +25,7 @@ import (
 )
 
 func (a *app) quantizeCommand() *cobra.Command {
-	var graphs graphQuantizing
+	var graphs runOptions
 	c := a.verbCommand(&cobra.Command{
 		Use:   "quantize DIR|MODEL.onnx --out DIR2|MODEL2.onnx",
 		Short: "Let a model's weights rest in 8 bits, if that keeps its accuracy and is faster",
@@ -71,13 +71,10 @@ far the outputs moved.`,
 	return c
 }
 
-// graphQuantizing is the flags of quantize for ONNX files.
-type graphQuantizing struct{ runOptions }
-
-// quantizeGraph rounds an ONNX file.
-func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) error {
+// quantizeGraph rounds an ONNX file, which is run as g says.
+func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error {
 	o, flags := quantize.DefaultOptions(), c.Flags()
-	mine := []string{"out", "force", "precision", "keep", "target-speedup", "input", "steps", "state"}
+	mine := []string{"out", "force", "precision", "keep", "min-accuracy", "target-speedup", "input", "steps", "state"}
 	var wrong error
 	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Changed && !slices.Contains(mine, f.Name) {
@@ -110,11 +107,12 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) e
 		}
 		models[i], runs[i] = m, func(context.Context) (map[string]graph.Value, error) { return m.Run(m.Random(1, 0, nil)) }
 		if len(g.inputs) > 0 {
-			f, err := a.feed(m, path, &g.runOptions)
+			f, err := a.feed(m, path, g)
 			if err != nil {
 				return err
 			}
 			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
+				f.session.Reset()
 				if err := f.session.SetState(f.first); err != nil {
 					return nil, err
 				}
@@ -131,12 +129,8 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) e
 	if r.Inputs = "random"; len(g.inputs) > 0 {
 		r.Inputs = "given"
 	}
-	var refused error
-	if r.Verdict == quantize.Refused {
-		if r.Forced = force; !force {
-			refused = fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", r.Reasons[0])
-		}
-	}
+	r.Forced = force && r.Verdict == quantize.Refused
+	refused := refusal(r.Verdict, r.Reasons, force)
 	if refused == nil {
 		if err := models[1].WriteQuantized(out); err != nil {
 			return err
@@ -149,6 +143,14 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *graphQuantizing) e
 			fmt.Fprintf(w, "\nThe graph is %s.\n", out)
 		}
 	}), refused)
+}
+
+// refusal is the error of a refused model that is not to be written nevertheless.
+func refusal(v quantize.Verdict, reasons []string, force bool) error {
+	if v != quantize.Refused || force {
+		return nil
+	}
+	return fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", reasons[0])
 }
 
 // quantize rounds models of a task.
@@ -187,12 +189,8 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 		if err != nil {
 			return err
 		}
-		var refused error
-		if r.Verdict == quantize.Refused {
-			if r.Forced = *force; !r.Forced {
-				refused = fmt.Errorf("refused, and nothing is written: %s; --force writes it nevertheless", r.Reasons[0])
-			}
-		}
+		r.Forced = *force && r.Verdict == quantize.Refused
+		refused := refusal(r.Verdict, r.Reasons, *force)
 		if refused == nil {
 			if err := a.saveQuantized(dir, m, r, *out); err != nil {
 				return err

@@ -412,13 +412,12 @@ func (e *scan) packWeights() {
 	}
 }
 
-// kindOf returns the kind of the products with a matrix. Weights rounded to 8 bits pass gradients
-// as if they were not.
+// kindOf returns the kind of the products with a matrix.
 func (e *scan) kindOf(p cell.Param) device.Kind {
-	if k := e.Kinds[p]; !e.back || k != device.INT8 {
-		return k
+	if e.back {
+		return e.Kinds[p].Backward()
 	}
-	return device.F32
+	return e.Kinds[p]
 }
 
 func (e *scan) weightsOf(p cell.Param) *simd.Weights { return e.b.weights(e.kindOf(p)) }

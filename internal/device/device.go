@@ -163,6 +163,15 @@ const (
 // Half reports whether the kind's numbers have 16 bits.
 func (k Kind) Half() bool { return k == BF16 || k == FP16 }
 
+// Backward returns the kind of the products of the backward pass of products of this kind: gradients
+// are not rounded to 8 bits, but pass as if the operands were not either.
+func (k Kind) Backward() Kind {
+	if k == INT8 {
+		return F32
+	}
+	return k
+}
+
 // Kinds is the names of the kinds.
 var Kinds = [NumKinds]string{"float32", "bfloat16", "float16", "int8"}
 

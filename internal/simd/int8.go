@@ -13,7 +13,7 @@ import (
 // and then likewise with a second pair of operands. The sum is exact, and each other operation
 // is rounded once, so the bits are the same for every set and any division of rows and columns.
 type Bytes struct {
-	Name string // of the instructions, such as "vnni"
+	Name string // of the instructions, such as "avx512vnni"
 
 	// Rows rounds rows of A[r,k] = src[r*rs+k*cs] to dst, in which they are ByteDepth(depth) apart:
 	// scale[r] is the greatest magnitude of the row divided by 127, and a number the nearest
@@ -76,8 +76,7 @@ const (
 	Levels4 = 7
 )
 
-// LevelOf returns the level, of at most levels, that is nearest to w, and ByteOfLevel its multiple of
-// the scale.
+// LevelOf returns the level, of at most levels, that is nearest to w.
 func LevelOf(w, scale float64, levels int) int {
 	if scale == 0 {
 		return 0
@@ -86,6 +85,7 @@ func LevelOf(w, scale float64, levels int) int {
 	return int(max(-float64(levels), min(l, float64(levels))))
 }
 
+// ByteOfLevel returns the integer of a level.
 func ByteOfLevel(level, levels int) int8 {
 	return int8(math.RoundToEven(float64(level) * (byteMost / float64(levels))))
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -139,7 +140,7 @@ func (m *Model) resting() bool {
 // file, which [tensor.Float32] restores. Everything that reads the weights gets the rounded values.
 // No run and no other call may take place at the same time. A name that is not in the list, weights
 // that are not finite, and for [tensor.Int8] weights of which a row in the file has no single scale are
-// errors, which change nothing.
+// errors, which change nothing; an [ErrRest] if they could stay in float32 beside others that rest.
 func (m *Model) SetRest(name string, p tensor.Precision) error {
 	m.trace()
 	found := false
@@ -157,6 +158,10 @@ func (m *Model) SetRest(name string, p tensor.Precision) error {
 	return nil
 }
 
+// ErrRest is the error of [Model.SetRest] for weights that cannot rest in a precision because of
+// their form or range.
+var ErrRest = errors.New("these weights cannot rest so")
+
 func (m *Model) setRest(s *source, p tensor.Precision) error {
 	from := s.from
 	if from == nil {
@@ -168,7 +173,7 @@ func (m *Model) setRest(s *source, p tensor.Precision) error {
 		return fmt.Errorf("onnx: the weights %s are not finite: element %d is %v", name, i, now.host[i])
 	}
 	if s.shared != nil && p != tensor.Float32 {
-		return fmt.Errorf("onnx: the weights %s cannot rest in %s: a product reads them joined with %s", name, p, clip(m.names[s.shared.slot]))
+		return fmt.Errorf("onnx: %s in %s: %w: a product reads them joined with %s", name, p, ErrRest, clip(m.names[s.shared.slot]))
 	}
 	var bytes *quantized
 	switch p {
@@ -178,14 +183,14 @@ func (m *Model) setRest(s *source, p tensor.Precision) error {
 	case tensor.Int8:
 		var problem string
 		if bytes, problem = s.quantize(&now); problem != "" {
-			return fmt.Errorf("onnx: the weights %s cannot rest in int8: %s", name, problem)
+			return fmt.Errorf("onnx: %s in %s: %w: %s", name, p, ErrRest, problem)
 		}
 		now.host = bytes.floats(now.dims)
 	default:
 		now.host = slices.Clone(now.host)
 		simd.Best().Weights[p].Round(now.host, now.host)
 		if i := slices.IndexFunc(now.host, func(v float32) bool { return v-v != 0 }); i >= 0 {
-			return fmt.Errorf("onnx: the weights %s cannot rest in %s: element %d is %v, beyond its range", name, p, i, from.host[i])
+			return fmt.Errorf("onnx: %s in %s: %w: element %d is %v, beyond its range", name, p, ErrRest, i, from.host[i])
 		}
 	}
 	s.rest, s.bytes, s.from = p, bytes, from

@@ -225,7 +225,7 @@ func TestWeightsOf16Bits(t *testing.T) {
 
 func TestWeightsRefused(t *testing.T) {
 	m := weightCases(t)["both"].read(t)
-	if err := m.SetRest("embedding", tensor.Int8); err == nil || !strings.Contains(err.Error(), "embedding cannot rest in int8: products divide its elements into rows in different ways") {
+	if err := m.SetRest("embedding", tensor.Int8); err == nil || !strings.Contains(err.Error(), "embedding in int8: these weights cannot rest so: products divide its elements into rows in different ways") {
 		t.Error(err)
 	}
 	if err := m.SetRest("lstm.B", tensor.Int8); err == nil || !strings.Contains(err.Error(), `no weights of the graph are named "lstm.B"`) {
@@ -246,8 +246,8 @@ func TestWeightsRefused(t *testing.T) {
 	}{
 		{"w", tensor.Int8, "the weights w are not finite: element 2 is +Inf"},
 		{"w", tensor.BFloat16, "the weights w are not finite"},
-		{"large", tensor.Float16, "the weights large cannot rest in fp16: element 1 is 1e+06, beyond its range"},
-		{"left", tensor.Int8, "the weights left cannot rest in int8: a product reads them joined with right"},
+		{"large", tensor.Float16, "large in fp16: these weights cannot rest so: element 1 is 1e+06, beyond its range"},
+		{"left", tensor.Int8, "left in int8: these weights cannot rest so: a product reads them joined with right"},
 	} {
 		if err := m.SetRest(c.name, c.p); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s in %s: %v, want %q", c.name, c.p, err, c.want)
