@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/carousel-ml/carousel/internal/simd"
@@ -148,8 +149,8 @@ func (f *File) restore(entries []entry) error {
 			}
 			_, again := simd.SplitBytes(t.Data, cols)
 			for row, scale := range again {
-				if scale != s.Data[row] && !(scale == 0 && s.Data[row] < 1e-30) {
-					return bad(e.name, "row %d and its scale %g are not as carousel writes them: the greatest magnitude of a row is 127, and a scale has at most 16 significant bits", row, s.Data[row])
+				if scale != s.Data[row] && !(scale == 0 && s.Data[row] < 1e-30) || math.IsInf(float64(scale), 0) {
+					return bad(e.name, "row %d and its scale %g are not as carousel writes them: the greatest magnitude of a row is 127, and a scale is finite and has at most 16 significant bits", row, s.Data[row])
 				}
 			}
 		}

@@ -128,6 +128,10 @@ func TestRestRefuses(t *testing.T) {
 			b[at(b, "head.weight.scale")]++ // the lowest bits of a scale
 			return b
 		})},
+		{"row 0 and its scale +Inf", write(func(b []byte) []byte {
+			copy(b[at(b, "head.weight.scale"):], "\x00\x00\x80\x7f")
+			return b
+		})},
 		{"row 0 and its scale", write(func(b []byte) []byte {
 			for i := range 4 { // no level is 7
 				b[at(b, "odd.weight")+i] = 0x01

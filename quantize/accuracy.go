@@ -1,7 +1,6 @@
 package quantize
 
 import (
-	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -12,6 +11,7 @@ import (
 type Accuracy struct {
 	Part      string  `json:"part"`      // the rows: test, validation or all
 	Rows      int     `json:"rows"`      // number of rows
+	Separate  int     `json:"separate"`  // number of them that do not depend on each other: windows that overlap count as one
 	Differ    int     `json:"differ"`    // rows whose contribution to the figure differs
 	Figure    string  `json:"figure"`    // the figure that the task's evaluation names so
 	Higher    bool    `json:"higher"`    // whether more is better
@@ -22,11 +22,15 @@ type Accuracy struct {
 	High      float64 `json:"high"`      // see low
 }
 
-const resamples = 2000
+const (
+	resamples = 2000
+	fewest    = 20 // separate rows, of fewer than which a bootstrap makes no interval
+)
 
 // compare computes the figures of two tallies of the same rows, and the interval of what is kept.
 func compare(f, q *task.Tally, seed uint64) *Accuracy {
-	a := &Accuracy{Rows: len(f.Rows), Figure: f.Name, Higher: f.Higher, Float32: f.Value(), Quantized: q.Value()}
+	block := max(f.Block, 1)
+	a := &Accuracy{Rows: len(f.Rows), Separate: (len(f.Rows) + block - 1) / block, Figure: f.Name, Higher: f.Higher, Float32: f.Value(), Quantized: q.Value()}
 	for i := range f.Rows {
 		if !slices.Equal(f.Rows[i], q.Rows[i]) {
 			a.Differ++
@@ -38,7 +42,7 @@ func compare(f, q *task.Tally, seed uint64) *Accuracy {
 	for i := range shares {
 		for j := 0; j < len(list); {
 			first := r.IntN(len(list)) // a block goes on at the beginning
-			for k := 0; k < max(f.Block, 1) && j < len(list); k, j = k+1, j+1 {
+			for k := 0; k < block && j < len(list); k, j = k+1, j+1 {
 				list[j] = (first + k) % len(list)
 			}
 		}
@@ -49,7 +53,8 @@ func compare(f, q *task.Tally, seed uint64) *Accuracy {
 	return a
 }
 
-// kept returns the share of the accuracy f that q is.
+// kept returns the share of the accuracy f that q is: of none, or of fewer than none where a rate of errors is above 1,
+// all is kept unless q is less.
 func kept(t *task.Tally, f, q float64) float64 {
 	switch {
 	case t.Rate:
@@ -58,10 +63,10 @@ func kept(t *task.Tally, f, q float64) float64 {
 		f, q = q, f
 	}
 	switch {
-	case f == q:
+	case f == q || f <= 0 && q > f:
 		return 1
-	case f == 0:
-		return math.Inf(int(q))
+	case f <= 0:
+		return 0
 	}
 	return q / f
 }

@@ -1,6 +1,7 @@
 package quantize
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -163,5 +164,33 @@ func TestFourBits(t *testing.T) {
 	o.Precision = "int4"
 	if _, err := Run(t.Context(), f, opened(t, dir), nil, rows, nil, o, func(string) {}); !errors.As(err, &input) || !strings.Contains(err.Error(), "--calibrate") {
 		t.Errorf("without calibration rows: %v", err)
+	}
+}
+
+// What a precision cannot hold stays in float32, and a report of it can be written.
+func TestBeyond(t *testing.T) {
+	dir, _ := forecaster(t)
+	for precision, v := range map[string]float32{"int8": math.MaxFloat32, "bf16": math.MaxFloat32, "fp16": 1e5} {
+		f, m := opened(t, dir), opened(t, dir)
+		for _, one := range []*task.Trained{f, m} {
+			p := one.Slab().Lookup("head.weight")
+			w := p.Read()
+			w[0] = v
+			p.Write(w)
+		}
+		o := DefaultOptions()
+		o.Precision = precision
+		r, err := Run(t.Context(), f, m, nil, nil, nil, o, func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range r.Matrices {
+			if (one.Precision == "f32") != (one.Name == "head.weight") || (one.Why != "") != (one.Name == "head.weight") {
+				t.Errorf("%s: %+v", precision, one)
+			}
+		}
+		if _, err := json.Marshal(r); err != nil {
+			t.Errorf("%s: %v", precision, err)
+		}
 	}
 }

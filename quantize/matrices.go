@@ -61,7 +61,7 @@ func networkOf(m *task.Trained) *network {
 func weights(s *tensor.Slab) (list []*tensor.Param) {
 	add := func(ps ...*tensor.Param) {
 		for _, p := range ps {
-			if p != nil && p.Rank() > 1 {
+			if p != nil && p.Rank() > 1 && !slices.Contains(list, p) { // layers may share one
 				list = append(list, p)
 			}
 		}
@@ -174,3 +174,15 @@ func sizeOf(s *tensor.Slab) (z Size) {
 
 // roundingError returns the relative error of a matrix as it rests now.
 func (m *matrix) roundingError() float64 { return relativeError(m.original[0], m.params[0].Read()) }
+
+// fits reports whether the values of a matrix, rounded to a precision, are finite.
+func (m *matrix) fits(r tensor.Precision) bool {
+	finite := true
+	for i, p := range m.params {
+		p.SetRest(r)
+		finite = finite && !slices.ContainsFunc(p.Read(), func(v float32) bool { return v-v != 0 })
+		p.SetRest(tensor.Float32)
+		p.Write(m.original[i])
+	}
+	return finite
+}

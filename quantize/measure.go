@@ -187,12 +187,15 @@ func alternate(ctx context.Context, windows int, f, q func()) (Times, error) {
 	return Times{median(list[0]), median(list[1]), median(ratios), slices.Min(list[0]) / slices.Min(list[1])}, nil
 }
 
-// slower reports whether the quantized model is slower beyond what is noise, by either quotient.
-func (t *Times) slower() bool { return max(t.Ratio, t.Best) < 0.97 }
+// most returns how many times as fast the quantized model is by the measure that is best for it.
+func (t *Times) most() float64 { return max(t.Ratio, t.Best, t.Float32/t.Quantized) }
+
+// slower reports whether the quantized model is slower beyond what is noise, by every measure.
+func (t *Times) slower() bool { return t.most() < 0.97 }
 
 // slow says so of what was timed.
 func (t *Times) slow(what, processor, kernels string) string {
-	return fmt.Sprintf("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", what, 1/max(t.Ratio, t.Best), report.Number(t.Quantized), report.Number(t.Float32), processor, kernels)
+	return fmt.Sprintf("speed: %s takes %.2f times as long as in float32 (%s and %s ms), so it is slower on this machine (%s, %s)", what, 1/t.most(), report.Number(t.Quantized), report.Number(t.Float32), processor, kernels)
 }
 
 // missed says that what was timed is not target times as fast.

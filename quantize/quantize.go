@@ -60,6 +60,9 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 		return nil, err
 	}
 	for _, one := range q.matrices {
+		if one.why == "" && !one.fits(wanted) {
+			one.why = fmt.Sprintf("it holds values beyond those of %s", wanted)
+		}
 		if one.why == "" {
 			one.rest = wanted
 		}

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // tally is a figure of random rows: shares of right answers, of which some are flipped.
@@ -99,5 +101,59 @@ func TestCompareSameRows(t *testing.T) {
 	f, q = tally(500, 0.9, 50, 3)
 	if a := compare(f, q, 1); a.Differ != 50 || !(a.Low < a.Kept && a.Kept < a.High && a.High < 1) {
 		t.Errorf("a tenth of the answers flipped: %+v", a)
+	}
+}
+
+// Where float32 gets nothing right, or more wrong than there is, all is kept unless it gets worse; the share is a number, which JSON
+// needs.
+func TestKeptOfNothing(t *testing.T) {
+	higher, rate := &task.Tally{Higher: true}, &task.Tally{Rate: true}
+	for _, c := range []struct {
+		t          *task.Tally
+		f, q, want float64
+	}{{higher, 0, 0.3, 1}, {rate, 1, 0.5, 1}, {rate, 1.2, 1.5, 0}, {rate, 1.2, 1.1, 1}, {rate, 1, 1.5, 0}, {&task.Tally{}, 0.3, 0, 1}} {
+		if got := kept(c.t, c.f, c.q); got != c.want {
+			t.Errorf("%+v: %g", c, got)
+		}
+	}
+}
+
+// A figure of few rows is no ground to accept a model, whatever the bootstrap says: windows of which all overlap are
+// one row, and none of ten rows may differ although a tenth of all would.
+func TestFewRows(t *testing.T) {
+	for _, c := range []struct {
+		rows, block, separate int
+		want                  Verdict
+	}{{10, 0, 10, Unknown}, {30, 24, 2, Unknown}, {400, 0, 400, Accepted}, {500, 24, 21, Accepted}} {
+		f, q := tally(c.rows, 0.9, 0, 3)
+		f.Block, q.Block = c.block, c.block
+		r := &Report{Asked: *DefaultOptions(), Accuracy: compare(f, q, 1), Speed: Speed{Stream: Times{2, 1, 2, 2}, Batch: Times{2, 1, 2, 2}}}
+		if r.judge(true); r.Verdict != c.want || r.Accuracy.Separate != c.separate {
+			t.Errorf("%+v: %s %v, %d separate", c, r.Verdict, r.Reasons, r.Accuracy.Separate)
+		}
+	}
+}
+
+// The times that a refusal for speed names agree with it.
+func TestSlower(t *testing.T) {
+	for _, c := range []struct {
+		t    Times
+		want bool
+	}{{Times{1, 2, 0.5, 0.5}, true}, {Times{2, 1, 0.9, 0.9}, false}, {Times{1, 2, 1, 0.5}, false}, {Times{1, 2, 0.5, 1}, false}} {
+		if c.t.slower() != c.want {
+			t.Errorf("%+v: %v", c.t, !c.want)
+		}
+	}
+}
+
+// A matrix that two layers share is one matrix.
+func TestSharedMatrix(t *testing.T) {
+	table := nn.NewEmbedding(9, 4, nil)
+	s := tensor.Pack(nil, struct {
+		Table  *nn.Embedding
+		Output *nn.Linear
+	}{table, &nn.Linear{Weight: table.Weight}}, 1)
+	if list := weights(s); len(list) != 1 {
+		t.Errorf("%d matrices", len(list))
 	}
 }

@@ -78,7 +78,11 @@ func ReportOf(d *model.Dir) (*Report, error) {
 		return nil, err
 	}
 	r := &Report{}
-	if err := json.Unmarshal(text, r); err != nil {
+	err = json.Unmarshal(text, r)
+	if err == nil && r.Verdict.tone() == "" {
+		err = fmt.Errorf("its verdict is %q", r.Verdict)
+	}
+	if err != nil {
 		return nil, &model.FileError{File: d.File(ReportFile), Problem: "not a report of a quantization: " + err.Error(), Err: err}
 	}
 	return r, nil
@@ -101,9 +105,9 @@ func kernels() string {
 // judge sets the verdict.
 func (r *Report) judge(rounded bool) {
 	if !rounded {
-		r.Reasons = append(r.Reasons, "every matrix had to stay in float32 for the accuracy to hold, so nothing is gained")
+		r.Reasons = append(r.Reasons, "every matrix stays in float32, so nothing is gained")
 	}
-	if a := r.Accuracy; a != nil && a.Low < r.Asked.MinAccuracy {
+	if a := r.Accuracy; a != nil && !(a.Low >= r.Asked.MinAccuracy) {
 		r.Reasons = append(r.Reasons, fmt.Sprintf("accuracy: between %s and %s of float32's is kept (%s), and %s was asked for", report.Percent(a.Low), report.Percent(a.High), a.figures(), report.Percent(r.Asked.MinAccuracy)))
 	}
 	const step = "a step of one stream"
@@ -124,6 +128,9 @@ func (r *Report) judge(rounded bool) {
 	case r.Accuracy == nil:
 		r.Verdict = Unknown
 		r.Reasons = []string{"accuracy: unknown, because no --data was given to measure it on"}
+	case r.Accuracy.Separate < fewest:
+		r.Verdict = Unknown
+		r.Reasons = []string{fmt.Sprintf("accuracy: unknown, because less than %d rows that do not overlap are too few to tell (%s)", fewest, r.Accuracy.figures())}
 	default:
 		r.Verdict = Accepted
 		r.Reasons = []string{fmt.Sprintf("accuracy: at least %s of float32's is kept (%s)", report.Percent(r.Accuracy.Low), r.Accuracy.figures())}

@@ -204,8 +204,11 @@ func (m *Memory) Recognise(ctx context.Context, d Data) error {
 }
 
 // Shared returns how many samples of a part of data are also in a part of other data, by
-// their content. It is 0 for data of series, whose rows have times instead.
+// their content, or by a method of the data with the name of this function.
 func Shared(d Data, part Part, other Data, otherPart Part) (n int) {
+	if one, ok := d.(interface{ Shared(Part, Data, Part) int }); ok {
+		return one.Shared(part, other, otherPart)
+	}
 	var mine, its Memory
 	mine.remember(d)
 	its.remember(other)

@@ -111,7 +111,11 @@ func readSafetensors(_ context.Context, path string, o *exchangeOptions) (*weigh
 }
 
 func writeSafetensors(_ context.Context, path string, w *weights, _ *exchangeOptions) error {
-	return model.WriteTensors(path, w.file.Tensors, w.file.Meta)
+	plain := slices.Clone(w.file.Tensors)
+	for i := range plain {
+		plain[i].Rest = tensor.Float32 // other programs know no weights at rest
+	}
+	return model.WriteTensors(path, plain, w.file.Meta)
 }
 
 func readKeras(_ context.Context, path string, o *exchangeOptions) (*weights, error) {

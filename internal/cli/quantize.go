@@ -21,6 +21,7 @@ import (
 	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/train"
 )
 
 func (a *app) quantizeCommand() *cobra.Command {
@@ -170,6 +171,9 @@ func (a *app) quantize(k *task.Kind, flags *pflag.FlagSet) verbRun {
 			if to, err := os.Stat(*out); err == nil && os.SameFile(in, to) {
 				return wrongFlag("out", "--out %s is the model itself, which it would replace; give another directory", *out)
 			}
+		}
+		if train.HasCheckpoint(*out) || exists(*out, model.ConfigFile) && !exists(*out, quantize.ReportFile) {
+			return wrongFlag("out", "--out %s holds a model that quantize did not write; give another directory", *out)
 		}
 		ctx, stop := a.catchInterrupt(ctx)
 		defer stop()

@@ -69,7 +69,8 @@ type Data struct {
 	task.Source
 	Panel *data.Panel // as it was read; it is not changed
 
-	rows [3]int // by part
+	rows  [3]int                 // by part
+	parts map[*data.Series]parts // as rows are counted
 }
 
 // Read reads a table with the columns that cfg names. Targets and past covariates

@@ -3,11 +3,13 @@ package forecast
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"slices"
 	"sort"
 	"time"
 
+	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/task"
 )
@@ -214,10 +216,49 @@ func scoredOf(part task.Part, frames []*frame) task.Scored {
 
 // count sets the numbers of rows by part.
 func (d *Data) count(frames []*frame) {
-	d.rows = [3]int{}
+	d.rows, d.parts = [3]int{}, map[*data.Series]parts{}
 	for _, f := range frames {
+		d.parts[f.series] = f.part
 		for part := range d.rows {
 			d.rows[part] += f.part[part].len()
+		}
+	}
+}
+
+// Shared returns how many rows of a part of the table are also in a part of another table: those of a series of
+// the same name with the same time and values. Without times they are those that end the same rows as a block has.
+func (d *Data) Shared(part task.Part, other task.Data, otherPart task.Part) (n int) {
+	its := map[string]bool{}
+	other.(*Data).each(otherPart, d.Panel.Columns, func(row string) { its[row] = true })
+	d.each(part, d.Panel.Columns, func(row string) {
+		if its[row] {
+			n++
+		}
+	})
+	return n
+}
+
+// each calls visit with what identifies each row of a part: its series, and its time and values in the columns.
+func (d *Data) each(part task.Part, columns []string, visit func(row string)) {
+	for _, s := range d.Panel.Series {
+		at := span{0, s.Len()}
+		if i := slices.Index(partNames, part); i >= 0 {
+			at = d.parts[s][i]
+		}
+		rows := make([]string, s.Len())
+		for i := range rows {
+			for _, name := range columns {
+				if c := d.Panel.Column(name); c >= 0 {
+					rows[i] += fmt.Sprintf(" %g", simd.Narrow(s.Values[c][i]))
+				}
+			}
+		}
+		for i := at.lo; i < at.hi; i++ {
+			if s.Time != nil {
+				visit(fmt.Sprint(s.ID, s.Time[i].UnixNano(), rows[i]))
+			} else if i >= leastBlock {
+				visit(fmt.Sprint(s.ID, rows[i-leastBlock:i+1]))
+			}
 		}
 	}
 }

@@ -340,6 +340,48 @@ func TestPartsByOtherClocks(t *testing.T) {
 	}
 }
 
+// Rows of the same series are found in another table, by their times or else by the rows before them.
+func TestSharedRows(t *testing.T) {
+	begin := time.Date(2024, 3, 20, 0, 0, 0, 0, time.UTC)
+	for _, timed := range []bool{true, false} {
+		cfg := Defaults()
+		cfg.Target = []string{"y"}
+		table := func(scale float64, from, to int) string {
+			text := "y\n"
+			if timed {
+				text = "time,y\n"
+			}
+			for i := from; i < to; i++ {
+				if timed {
+					text += begin.Add(time.Duration(i)*time.Hour).Format("2006-01-02T15:04:05") + ","
+				}
+				text += fmt.Sprintf("%.3f\n", scale*math.Sin(float64(i)))
+			}
+			return text
+		}
+		if timed {
+			cfg.Time = "time"
+		}
+		m := untrained(t, table(1, 0, 200), cfg)
+		read := func(text string) *Data {
+			d := &Data{Panel: read(t, file(t, text), m.cfg)}
+			if err := m.Recognise(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			return d
+		}
+		verdict := read(table(1, 0, 200)) // 40 rows of the test
+		for _, c := range []struct {
+			other *Data
+			want  int
+		}{{read(table(1, 0, 200)), 40}, {read(table(1, 0, 160)), 0}, {read(table(1, 0, 165)), 5}, {read(table(2, 0, 200)), 0}} {
+			if got := task.Shared(c.other, task.All, verdict, task.Test); got != c.want {
+				t.Errorf("times %v: %d rows of %v are shared, want %d", timed, got, c.other, c.want)
+			}
+		}
+	}
+}
+
 // A forecast over the hour at which clocks go back has a line for each of its steps,
 // also where the table's times do not tell them apart, and follows the clocks where
 // the table writes their offset.
