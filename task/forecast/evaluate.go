@@ -178,7 +178,7 @@ func (m *Model) Tally(ctx context.Context, from *Data, part task.Part, _ *Evalua
 	task.NeedData(from, "forecast: Tally")
 	task.NeedData(from.Panel, "forecast: Tally")
 	m = m.scoring(part)
-	d, list, _, err := m.scored(from.Panel, part, 0)
+	d, list, stride, err := m.scored(from.Panel, part, 0)
 	if err != nil {
 		return nil, data.InFile(from.Name, err)
 	}
@@ -190,7 +190,7 @@ func (m *Model) Tally(ctx context.Context, from *Data, part task.Part, _ *Evalua
 	default:
 		name, of = "mae", func(s *score) mean { return s.absolute }
 	}
-	t := &task.Tally{Name: name, Block: m.cfg.Horizon, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
+	t := &task.Tally{Name: name, Block: (m.cfg.Horizon + stride - 1) / stride, Rows: make([][]float64, len(list)), Of: func(s []float64) float64 { return s[0] / s[1] }}
 	rows := map[window][]float64{}
 	for i, w := range list {
 		t.Rows[i] = make([]float64, 2)

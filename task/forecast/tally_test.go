@@ -106,3 +106,22 @@ func tallyFrom(t *testing.T, m *Model, panel *data.Panel, name, path string) (ro
 	}
 	return rows
 }
+
+// Windows of which a bootstrap must not draw single ones are as many as overlap: none without target history.
+func TestTallyBlocks(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		panel, cfg := hourly(2, 400), small()
+		cfg.NoTargetHistory, cfg.Epochs = without, 1
+		m, _, err := Train(t.Context(), &Data{Panel: panel}, cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := m.Tally(t.Context(), &Data{Panel: panel}, task.Test, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]int{false: cfg.Horizon, true: 1}[without]; got.Block != want {
+			t.Errorf("without target history %v: blocks of %d windows, want %d", without, got.Block, want)
+		}
+	}
+}
