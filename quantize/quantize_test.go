@@ -71,7 +71,7 @@ func TestKept(t *testing.T) {
 // The verdict and its reasons, by what was found.
 func TestJudge(t *testing.T) {
 	fast, slow := Times{Float32: 2, Quantized: 1, Ratio: 2, Best: 2}, Times{Float32: 1, Quantized: 2, Ratio: 0.5, Best: 0.6}
-	kept := func(low float64) *Accuracy { return &Accuracy{Rows: 100, Figure: "f1", Low: low, High: 1} }
+	kept := func(low float64) *Accuracy { return &Accuracy{Rows: 100, Separate: 100, Figure: "f1", Low: low, High: 1} }
 	for name, c := range map[string]struct {
 		r       Report
 		rounded bool
@@ -84,7 +84,8 @@ func TestJudge(t *testing.T) {
 		"slow stream":  {Report{Accuracy: kept(1), Speed: Speed{Stream: slow, Batch: fast}}, true, Refused, "slower on this machine"},
 		"slow batch":   {Report{Accuracy: kept(1), Speed: Speed{Stream: fast, Batch: slow}}, true, Refused, "slower on this machine"},
 		"missed":       {Report{Accuracy: kept(1), Asked: Options{TargetSpeedup: 3}, Speed: Speed{Stream: fast, Batch: fast}}, true, Refused, "3 times was asked for"},
-		"nothing left": {Report{Accuracy: kept(1), Speed: Speed{Stream: fast, Batch: fast}}, false, Refused, "every matrix had to stay in float32"},
+		"few rows":     {Report{Accuracy: &Accuracy{Rows: 19, Separate: 19, Low: 1, High: 1}, Speed: Speed{Stream: fast, Batch: fast}}, true, Unknown, "too few to tell"},
+		"nothing left": {Report{Accuracy: kept(1), Speed: Speed{Stream: fast, Batch: fast}}, false, Refused, "every matrix stays in float32"},
 	} {
 		c.r.Asked.MinAccuracy = 0.98
 		if c.r.judge(c.rounded); c.r.Verdict != c.want || len(c.r.Reasons) != 1 || !strings.Contains(c.r.Reasons[0], c.reason) {
