@@ -71,7 +71,9 @@ func TestKept(t *testing.T) {
 // The verdict and its reasons, by what was found.
 func TestJudge(t *testing.T) {
 	fast, slow := Times{Float32: 2, Quantized: 1, Ratio: 2, Best: 2}, Times{Float32: 1, Quantized: 2, Ratio: 0.5, Best: 0.6}
-	kept := func(low float64) *Accuracy { return &Accuracy{Rows: 100, Separate: 100, Figure: "f1", Low: low, High: 1} }
+	kept := func(low float64) *Accuracy {
+		return &Accuracy{Rows: 100, Separate: 100, Figure: "f1", Low: low, High: 1}
+	}
 	for name, c := range map[string]struct {
 		r       Report
 		rounded bool
