@@ -26,7 +26,7 @@ type Settings struct {
 	MaxTime     time.Duration `json:"max_time" range:"0s.." group:"Training" help:"stop after this long, such as 10m (0: no limit)"`
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
 
-	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16,int8" group:"Training" help:"numbers that the products of training compute with; weights and sums keep 32 bits. 8 bits rounds their operands as quantize does, also in validation, so that the weights adapt to it"`
+	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16,int8" group:"Training" help:"numbers that the products of training compute with; weights and sums keep 32 bits. In 8 bits operands are rounded as quantize rounds, also in validation, so that the weights adapt to it"`
 	From          string   `json:"from,omitempty" value:"dir" group:"Training" help:"model directory whose weights the training begins from; its network must be the same"`
 	PrecisionKeep []string `json:"precision_keep" group:"Training" help:"names of parameters, or their beginnings, whose products stay f32"`
 }
