@@ -89,6 +89,21 @@ func TestInt8(t *testing.T) {
 	}
 }
 
+// Rows too long for sums of 32 bits are multiplied in float32.
+func TestInt8OfLongRows(t *testing.T) {
+	const in = 1<<17 + 1
+	l := nn.NewLinear(in, 1, &nn.LinearOptions{NoBias: true, Init: nn.Constant(1)})
+	tensor.Pack(nil, l, 1)
+	x := make([]float32, in)
+	for i := range x {
+		x[i] = 1
+	}
+	l.Weight.SetRest(tensor.Int8)
+	if y := l.Forward(tensor.NewTape(nil, tensor.Infer).Input(x, 1, in)).Item(); math.Abs(float64(y)/in-1) > 1e-5 {
+		t.Errorf("the sum of %d ones is %g", in, y)
+	}
+}
+
 // apart returns the norm of the difference by the norm of the first.
 func apart(a, b []float32) float64 {
 	d, n := 0.0, 0.0

@@ -74,7 +74,7 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 			case errors.Is(err, graph.ErrRest):
 				row.Why = err.Error()
 			case err != nil:
-				return nil, &data.InputError{Problem: err.Error()}
+				return nil, &data.InputError{Problem: err.Error(), Fix: "export the graph again from weights that are finite"}
 			default:
 				row.Precision = wanted.String()
 			}

@@ -11,13 +11,10 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// network is the parameters of a model that are made to rest together, and its layers.
-type network struct {
-	slabs    []*tensor.Slab // the first is that which predicts
-	matrices []*matrix
-}
+// network is the matrices of a model.
+type network struct{ matrices []*matrix }
 
-// matrix is a weight matrix in all slabs.
+// matrix is a weight matrix in all slabs of a model; the first is that of the network that predicts.
 type matrix struct {
 	name     string
 	params   []*tensor.Param
@@ -41,13 +38,13 @@ func slabsOf(m *task.Trained) []*tensor.Slab {
 
 // networkOf finds the matrices of a model.
 func networkOf(m *task.Trained) *network {
-	n := &network{slabs: slabsOf(m)}
-	for _, p := range weights(n.slabs[0]) {
-		one := &matrix{name: p.Name, table: slices.ContainsFunc(n.slabs[0].Modules, func(m any) bool {
+	n, slabs := &network{}, slabsOf(m)
+	for _, p := range weights(slabs[0]) {
+		one := &matrix{name: p.Name, table: slices.ContainsFunc(slabs[0].Modules, func(m any) bool {
 			e, ok := m.(*nn.Embedding)
 			return ok && e.Weight == p
 		})}
-		for _, s := range n.slabs {
+		for _, s := range slabs {
 			own := s.Lookup(p.Name)
 			one.params, one.original = append(one.params, own), append(one.original, own.Read())
 		}

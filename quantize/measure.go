@@ -32,7 +32,7 @@ type Times struct {
 // Drift is how far the states of a recurrent layer are from those of the float32 model after many
 // steps from one state, of standard normal inputs.
 type Drift struct {
-	Layer string  `json:"layer"` // the beginning of its weights' names
+	Layer string  `json:"layer"` // the name of its first matrix
 	Steps int     `json:"steps"` // number of steps
 	Early float64 `json:"early"` // root mean square difference of the output over the first hundred steps
 	Late  float64 `json:"late"`  // the same over the last hundred
@@ -48,8 +48,8 @@ type Gate struct {
 }
 
 // gates traces one pass.
-func gates(pass func(*tensor.Tape) *tensor.Tensor) (list []Gate) {
-	tape := tensor.NewTape(nil, tensor.Train)
+func gates(dev *tensor.Device, pass func(*tensor.Tape) *tensor.Tensor) (list []Gate) {
+	tape := tensor.NewTape(dev, tensor.Train)
 	tape.Trace()
 	pass(tape)
 	for _, r := range tape.Traces() {
@@ -104,7 +104,6 @@ func normalPass(s *tensor.Slab) func(*tensor.Tape) *tensor.Tensor {
 
 // layer is one that computes, in both models.
 type layer struct {
-	name  string
 	width int // of its input
 	run   func(x *tensor.Tensor)
 }
@@ -114,9 +113,9 @@ func layers(s *tensor.Slab) (list []layer) {
 	for _, m := range s.Modules {
 		switch m := m.(type) {
 		case *nn.RNN:
-			list = append(list, layer{m.Weights[0].Name, m.InputSize(), func(x *tensor.Tensor) { m.Forward(x, nil) }})
+			list = append(list, layer{m.InputSize(), func(x *tensor.Tensor) { m.Forward(x, nil) }})
 		case *nn.Linear:
-			list = append(list, layer{m.Weight.Name, m.Weight.Dim(1), func(x *tensor.Tensor) { m.Forward(x) }})
+			list = append(list, layer{m.Weight.Dim(1), func(x *tensor.Tensor) { m.Forward(x) }})
 		}
 	}
 	return list
@@ -156,8 +155,8 @@ func normal(r *rand.Rand, n int) []float32 {
 	return x
 }
 
-// alternate times two functions by turns.
-func alternate(ctx context.Context, windows int, f, q func()) (Times, error) {
+// alternate times two functions by turns, so many times.
+func alternate(ctx context.Context, turns int, f, q func()) (Times, error) {
 	var list [2][]float64
 	calls := [2]int{}
 	for i, run := range []func(){f, q} {
@@ -171,7 +170,7 @@ func alternate(ctx context.Context, windows int, f, q func()) (Times, error) {
 		calls[i]++
 	}
 	var ratios []float64
-	for range windows {
+	for range turns {
 		for i, run := range []func(){f, q} {
 			if err := ctx.Err(); err != nil {
 				return Times{}, err
@@ -208,8 +207,8 @@ func median(x []float64) float64 {
 	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
-// drift runs the recurrent layers of two networks over many steps.
-func drift(ctx context.Context, f, q *tensor.Slab, steps int) (list []Drift, err error) {
+// drift runs the recurrent layers of two networks over driftSteps steps.
+func drift(ctx context.Context, f, q *tensor.Slab) (list []Drift, err error) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for i, m := range f.Modules {
 		one, ok := m.(*nn.RNN)
@@ -219,20 +218,20 @@ func drift(ctx context.Context, f, q *tensor.Slab, steps int) (list []Drift, err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		x := normal(r, steps*one.InputSize())
-		y, c := run(f, one, x, steps)
-		z, d := run(q, q.Modules[i].(*nn.RNN), x, steps)
-		n := min(100, steps) * len(y) / steps
-		list = append(list, Drift{Layer: one.Weights[0].Name, Steps: steps, Early: rms(y[:n], z[:n]), Late: rms(y[len(y)-n:], z[len(z)-n:]), Worst: worst(y, z), Cell: worst(c, d)})
+		x := normal(r, driftSteps*one.InputSize())
+		y, c := run(f, one, x)
+		z, d := run(q, q.Modules[i].(*nn.RNN), x)
+		n := 100 * len(y) / driftSteps
+		list = append(list, Drift{Layer: one.Weights[0].Name, Steps: driftSteps, Early: rms(y[:n], z[:n]), Late: rms(y[len(y)-n:], z[len(z)-n:]), Worst: worst(y, z), Cell: worst(c, d)})
 	}
 	return list, nil
 }
 
-func run(s *tensor.Slab, m *nn.RNN, x []float32, steps int) (y, c []float32) {
+func run(s *tensor.Slab, m *nn.RNN, x []float32) (y, c []float32) {
 	tape := tensor.NewTape(s.Device(), tensor.Infer)
-	in := tape.Input(x, 1, steps, m.InputSize())
+	in := tape.Input(x, 1, driftSteps, m.InputSize())
 	if m.Options().TimeMajor {
-		in = tape.Input(x, steps, 1, m.InputSize())
+		in = tape.Input(x, driftSteps, 1, m.InputSize())
 	}
 	out, final := m.Forward(in, nil)
 	if y = out.Data(); final.C != nil {

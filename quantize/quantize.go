@@ -146,19 +146,18 @@ func (q *quantizer) accuracy(ctx context.Context, r *Rows) (*Accuracy, error) {
 	if len(t.Rows) != len(q.float32s[r].Rows) {
 		return nil, fmt.Errorf("the models were scored on different rows: %d and %d", len(q.float32s[r].Rows), len(t.Rows))
 	}
-	a := compare(q.float32s[r], t, 1)
+	a := compare(q.float32s[r], t)
 	a.Part = string(r.Part)
 	return a, nil
 }
 
-// choose lets matrices rest in more bits, those that cost most first, until the accuracy holds.
+// choose lets matrices rest in more bits, those that cost most first, until the accuracy holds on the
+// calibration rows, after which those of the verdict are scored once; without calibration rows, on
+// those of the verdict.
 func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 	for {
 		q.apply()
-		on, final := calibration, calibration == nil
-		if on == nil {
-			on = rows
-		}
+		on := cmp.Or(calibration, rows)
 		if on == nil {
 			return nil // nothing to judge by
 		}
@@ -168,18 +167,12 @@ func (q *quantizer) choose(ctx context.Context, calibration, rows *Rows) error {
 			return err
 		}
 		q.Plans++
-		if !final && rows != nil && a.Low >= q.MinAccuracy {
-			q.progress("scoring the rows of the verdict")
-			if a, err = q.accuracy(ctx, rows); err != nil {
-				return err
-			}
-			final = true
-		}
-		if final {
-			q.Accuracy = a
-		}
 		if a.Low >= q.MinAccuracy || !q.any() {
-			if q.Accuracy == nil && rows != nil {
+			switch {
+			case on == rows:
+				q.Accuracy = a
+			case rows != nil:
+				q.progress("scoring the rows of the verdict")
 				q.Accuracy, err = q.accuracy(ctx, rows)
 			}
 			return err
@@ -293,7 +286,7 @@ func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 		q.Speed.Whole = &whole
 	}
 	q.progress(fmt.Sprintf("%d steps of each recurrent layer", driftSteps))
-	if q.Drift, err = drift(ctx, f, m, driftSteps); err != nil {
+	if q.Drift, err = drift(ctx, f, m); err != nil {
 		return err
 	}
 	pass := normalPass(f)
@@ -302,7 +295,7 @@ func (q *quantizer) measure(ctx context.Context, rows *Rows) (err error) {
 			return err
 		}
 	}
-	q.Gates = gates(pass)
+	q.Gates = gates(f.Device(), pass)
 	q.judge(q.any())
 	return nil
 }

@@ -44,7 +44,7 @@ func TestIntervalCovers(t *testing.T) {
 				q.Rows[i] = []float64{1 - q.Rows[i][0], 1}
 			}
 		}
-		if a := compare(f, q, 1); truth < a.Low || truth > a.High {
+		if a := compare(f, q); truth < a.Low || truth > a.High {
 			missed++
 		}
 	}
@@ -98,11 +98,15 @@ func TestJudge(t *testing.T) {
 
 func TestCompareSameRows(t *testing.T) {
 	f, q := tally(500, 0.9, 0, 3)
-	if a := compare(f, q, 1); a.Kept != 1 || a.Low != 1 || a.High != 1 || a.Differ != 0 || a.Rows != 500 {
+	if a := compare(f, q); a.Kept != 1 || a.Low != 1 || a.High != 1 || a.Differ != 0 || a.Rows != 500 {
 		t.Errorf("equal models: %+v", a)
 	}
 	f, q = tally(500, 0.9, 50, 3)
-	if a := compare(f, q, 1); a.Differ != 50 || !(a.Low < a.Kept && a.Kept < a.High && a.High < 1) {
+	a := compare(f, q)
+	if len(a.Examples) != examples || a.Examples[0].Row != 1 || a.Examples[0].Float32+a.Examples[0].Quantized != 1 {
+		t.Errorf("examples %+v", a.Examples)
+	}
+	if a.Differ != 50 || !(a.Low < a.Kept && a.Kept < a.High && a.High < 1) {
 		t.Errorf("a tenth of the answers flipped: %+v", a)
 	}
 }
@@ -130,7 +134,7 @@ func TestFewRows(t *testing.T) {
 	}{{10, 0, 10, Unknown}, {30, 24, 2, Unknown}, {400, 0, 400, Accepted}, {500, 24, 21, Accepted}} {
 		f, q := tally(c.rows, 0.9, 0, 3)
 		f.Block, q.Block = c.block, c.block
-		r := &Report{Asked: *DefaultOptions(), Accuracy: compare(f, q, 1), Speed: Speed{Stream: Times{2, 1, 2, 2}, Batch: Times{2, 1, 2, 2}}}
+		r := &Report{Asked: *DefaultOptions(), Accuracy: compare(f, q), Speed: Speed{Stream: Times{2, 1, 2, 2}, Batch: Times{2, 1, 2, 2}}}
 		if r.judge(true); r.Verdict != c.want || r.Accuracy.Separate != c.separate {
 			t.Errorf("%+v: %s %v, %d separate", c, r.Verdict, r.Reasons, r.Accuracy.Separate)
 		}

@@ -35,7 +35,7 @@ type Report struct {
 	Size      Size      `json:"size"`               // of the weights
 	Matrices  []Matrix  `json:"matrices"`           // the weight matrices, in the order of the network
 	Drift     []Drift   `json:"drift,omitempty"`    // of recurrent layers
-	Gates     []Gate    `json:"gates,omitempty"`    // of recurrent layers, on a batch of the rows
+	Gates     []Gate    `json:"gates,omitempty"`    // of recurrent layers, on a batch of the rows, or on standard normal inputs if the task cannot show these
 	Kernels   string    `json:"kernels"`            // the kernel set of the machine of the verdict
 	Processor string    `json:"processor"`          // its processor
 }
@@ -88,11 +88,11 @@ func ReportOf(d *model.Dir) (*Report, error) {
 	return r, nil
 }
 
-// Here says that this machine lacks the kernels of the machine of the verdict; "" if it has them.
-// Results are the same on every machine.
+// Here says that this machine has other kernels than that of the verdict; "" if it has the same, or if there
+// is no report.
 func (r *Report) Here() string {
-	if here := kernels(); r.Kernels != here {
-		return fmt.Sprintf("the model was judged with the kernels %s (%s), and here are %s: times differ from the report's, results do not", r.Kernels, r.Processor, here)
+	if here := kernels(); r != nil && r.Kernels != here {
+		return fmt.Sprintf("the model was judged with the kernels %s (%s), and here are %s: times differ from the report's, results at most in their last digits", r.Kernels, r.Processor, here)
 	}
 	return ""
 }
@@ -164,12 +164,12 @@ func (r *Report) Summary() *report.Summary {
 	q := []string{"quantized", bytesOf(r.Size.Quantized), ms(r.Speed.Stream.Quantized), ms(r.Speed.Batch.Quantized)}
 	n := []string{"float32 by quantized", fmt.Sprintf("%.2f", 1/r.Size.Share), fmt.Sprintf("%.2f", r.Speed.Stream.Ratio), fmt.Sprintf("%.2f", r.Speed.Batch.Ratio)}
 	if w := r.Speed.Whole; w != nil {
-		models.Columns = append(models.Columns, report.NewTable("all rows").Columns...)
+		models.Columns = append(models.Columns, report.NewTable("", "all rows").Columns[1:]...)
 		f, q, n = append(f, ms(w.Float32)), append(q, ms(w.Quantized)), append(n, fmt.Sprintf("%.2f", w.Ratio))
 	}
 	if a := r.Accuracy; a != nil {
 		s.Scored = fmt.Sprintf("%s of the part %s", report.Plural(a.Rows, "row"), a.Part)
-		models.Columns = append(models.Columns, report.NewTable(strings.ReplaceAll(a.Figure, "_", " ")).Columns...)
+		models.Columns = append(models.Columns, report.NewTable("", strings.ReplaceAll(a.Figure, "_", " ")).Columns[1:]...)
 		f, q, n = append(f, report.Number(a.Float32)), append(q, report.Number(a.Quantized)), append(n, "")
 		s.Facts = append(s.Facts, report.Fact{Name: "Accuracy kept", Value: report.Percent(a.Kept), Note: fmt.Sprintf("95 %% interval %s to %s", report.Percent(a.Low), report.Percent(a.High))})
 	}
@@ -180,12 +180,19 @@ func (r *Report) Summary() *report.Summary {
 	if t := r.driftTable(); t != nil {
 		s.Add("Long streams", report.Text(fmt.Sprintf("Outputs of both models over %d steps from one state, on standard normal inputs. An error that grows with time would show as a late difference much above the early one.", driftSteps)), t)
 	}
+	if a := r.Accuracy; a != nil && len(a.Examples) > 0 {
+		t := report.NewTable("row of the part "+a.Part, "float32", "quantized")
+		for _, e := range a.Examples {
+			t.Add(report.Count(e.Row), report.Number(e.Float32), report.Number(e.Quantized))
+		}
+		s.Add("Rows that changed most", report.Text(fmt.Sprintf("The figure (%s) of single rows, by both models.", strings.ReplaceAll(a.Figure, "_", " "))), t)
+	}
 	if len(r.Gates) > 0 {
 		t := report.NewTable("layer", "gates near an end")
 		for _, g := range r.Gates {
 			t.Add(g.Layer, report.Percent(g.Saturated))
 		}
-		s.Add("Gates", report.Text("The share of gate values within 0.01 of an end of their range, on a batch of the rows. There an error of what the gate is computed from changes little."), t)
+		s.Add("Gates", report.Text("The share of gate values within 0.01 of an end of their range, on a batch of the rows or, where a task cannot show these, on standard normal inputs. There an error of what the gate is computed from changes little."), t)
 	}
 	s.Notes = append(s.Notes, measuredOn(r.Processor, r.Kernels))
 	return s
@@ -200,7 +207,7 @@ func (v Verdict) sentence(reasons []string) string {
 }
 
 func measuredOn(processor, kernels string) string {
-	return fmt.Sprintf("measured on %s with the kernels %s; other machines differ in speed, not in results", processor, kernels)
+	return fmt.Sprintf("measured on %s with the kernels %s; other machines differ in speed, and in the last digits of results", processor, kernels)
 }
 
 func matrixTable(list []Matrix) *report.Table {

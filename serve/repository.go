@@ -617,10 +617,12 @@ func (s *Server) program(c ModelConfig, path string) (batch.Program, error) {
 	if s.o.Device != nil {
 		on = append(on, s.o.Device)
 	}
-	if r, err := quantize.ReportOf(d); err != nil {
+	r, err := quantize.ReportOf(d)
+	if err != nil {
 		return nil, err
-	} else if r != nil && r.Here() != "" {
-		s.log.Warn(r.Here(), "model", path)
+	}
+	if text := r.Here(); text != "" {
+		s.log.Warn(text, "model", path)
 	}
 	m, err := k.Open(d, on...)
 	if err != nil {

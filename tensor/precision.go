@@ -63,11 +63,19 @@ func (t *Tape) kindOf(w *Tensor, others ...*Tensor) device.Kind {
 	case w == nil || t.tracing:
 		return device.F32
 	case w.rests() && t.mode != Train:
-		return w.param.rest.kind()
+		return w.kindFor(w.param.rest.kind())
 	case w.param == nil && t.kind == device.INT8, w.keeps32(), slices.ContainsFunc(others, (*Tensor).keeps32):
 		return device.F32
 	}
-	return t.kind
+	return w.kindFor(t.kind)
+}
+
+// kindFor returns k, or float32 if rows of w are so long that sums of a product in 8 bits would overflow.
+func (t *Tensor) kindFor(k device.Kind) device.Kind {
+	if k == device.INT8 && t.Len()/t.dims[0] > simd.MaxByteDepth {
+		return device.F32
+	}
+	return k
 }
 
 func (t *Tensor) keeps32() bool { return t != nil && t.param != nil && t.param.Keep32 }

@@ -143,13 +143,16 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	if o.Precision == tensor.Int8 {
 		t.infer.SetPrecision(o.Precision)
 	}
-	if o.From != "" {
+	if o.From != "" && !(o.Resume && HasCheckpoint(o.Dir)) {
 		from, err := model.Open(o.From)
 		if err == nil {
 			err = from.Load(t.slab)
 		}
 		if err != nil {
 			return nil, err
+		}
+		for _, p := range t.slab.Params {
+			p.SetRest(tensor.Float32) // of a quantized model
 		}
 	}
 	if o.EMA > 0 {

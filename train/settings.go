@@ -27,7 +27,7 @@ type Settings struct {
 	Seed        uint64        `json:"seed" group:"Training" help:"seed of everything random"`
 
 	Precision     string   `json:"precision" before:"\"f32\"" oneof:"f32,bf16,fp16,int8" group:"Training" help:"numbers that the products of training compute with; weights and sums keep 32 bits. In 8 bits operands are rounded as quantize rounds, also in validation, so that the weights adapt to it"`
-	From          string   `json:"from,omitempty" value:"dir" group:"Training" help:"model directory whose weights the training begins from; its network must be the same"`
+	From          string   `json:"from,omitempty" value:"dir" group:"Training" help:"model directory whose weights the training begins from; its network, vocabularies and labels must be the same, of which names and shapes are compared"`
 	PrecisionKeep []string `json:"precision_keep" group:"Training" help:"names of parameters, or their beginnings, whose products stay f32"`
 }
 

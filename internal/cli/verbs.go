@@ -75,10 +75,12 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if r, err := quantize.ReportOf(dir); err != nil {
+		r, err := quantize.ReportOf(dir)
+		if err != nil {
 			return err
-		} else if r != nil && r.Here() != "" {
-			a.remark(r.Here())
+		}
+		if text := r.Here(); text != "" {
+			a.remark(text)
 		}
 		return runs[k](c.Context(), dir, m)
 	}

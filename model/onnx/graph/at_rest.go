@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/carousel-ml/carousel/internal/half"
-	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -110,15 +109,7 @@ func (g *Builder) Weights(name string, w []float32, p tensor.Precision, from, to
 
 // set rounds a matrix.
 func (q *quantized) set(w []float32, dims []int) {
-	greatest := make([]float32, product(dims[q.from:q.to]))
-	for i, v := range w {
-		k := q.row(i, dims)
-		greatest[k] = max(greatest[k], v, -v)
-	}
-	for _, v := range greatest {
-		q.scales = append(q.scales, simd.ByteScale(v))
-	}
-	for i, v := range w {
-		q.values = append(q.values, simd.ByteOf(v, q.scales[q.row(i, dims)]))
-	}
+	unknown := slices.Repeat([]float32{-1}, len(w))
+	q.values, q.scales = make([]int8, len(w)), unknown[:product(dims[q.from:q.to])]
+	q.complete(&value{host: w, dims: dims}, slices.Clone(unknown))
 }

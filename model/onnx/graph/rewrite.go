@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -121,33 +123,27 @@ func (w *rewriter) withoutInputs(b []byte) (out []byte) {
 func (w *rewriter) graph(b []byte) (out []byte, changed bool, err error) {
 	var nodes, rest []byte
 	err = eachField(b, func(f *field) error {
+		var part []byte
+		var made *replacement
+		var err error
+		number := protowire.Number(1)
 		switch f.key() {
 		case key(1, blob):
-			node, made, err := w.node(f.b)
-			switch {
-			case err != nil:
-				return err
-			case made != nil:
-				nodes, rest, changed = append(nodes, made.nodes...), append(rest, made.tensors...), true
-				return nil
-			case node != nil:
-				rest, changed = appendBytes(rest, 1, node), true
-				return nil
-			}
+			part, made, err = w.node(f.b)
 		case key(5, blob):
-			t, made, err := w.tensor(f.b, "")
-			switch {
-			case err != nil:
-				return err
-			case made != nil:
-				nodes, rest, changed = append(nodes, made.nodes...), append(rest, made.tensors...), true
-				return nil
-			case t != nil:
-				rest, changed = appendBytes(rest, 5, t), true
-				return nil
-			}
+			number = 5
+			part, made, err = w.tensor(f.b, "")
 		}
-		rest = append(rest, f.raw...)
+		switch {
+		case err != nil:
+			return err
+		case made != nil:
+			nodes, rest, changed = append(nodes, made.nodes...), append(rest, made.tensors...), true
+		case part != nil:
+			rest, changed = appendBytes(rest, number, part), true
+		default:
+			rest = append(rest, f.raw...)
+		}
 		return nil
 	})
 	return append(nodes, rest...), changed, err
