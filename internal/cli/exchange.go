@@ -111,11 +111,7 @@ func readSafetensors(_ context.Context, path string, o *exchangeOptions) (*weigh
 }
 
 func writeSafetensors(_ context.Context, path string, w *weights, _ *exchangeOptions) error {
-	plain := slices.Clone(w.file.Tensors)
-	for i := range plain {
-		plain[i].Rest = tensor.Float32 // other programs know no weights at rest
-	}
-	return model.WriteTensors(path, plain, w.file.Meta)
+	return model.WriteTensors(path, w.file.Tensors, w.file.Meta)
 }
 
 func readKeras(_ context.Context, path string, o *exchangeOptions) (*weights, error) {
@@ -398,7 +394,15 @@ func (a *app) weightsOf(d *model.Dir, hints map[string]model.Kind) (*weights, er
 		return nil, err
 	}
 	maps.Copy(kinds, hints)
-	w, err := described(d.Weights, kinds)
+	plain := slices.Clone(d.Weights.Tensors)
+	for i := range plain {
+		plain[i].Rest = tensor.Float32 // other programs know no weights at rest, and a graph is made of the model
+	}
+	f, err := model.NewFile(d.Weights.Path, plain, d.Weights.Meta)
+	if err != nil {
+		return nil, err
+	}
+	w, err := described(f, kinds)
 	if err != nil {
 		return nil, err
 	}
