@@ -138,7 +138,7 @@ func (r *Report) judge(rounded bool) {
 }
 
 func (a *Accuracy) figures() string {
-	return fmt.Sprintf("%s %s to %s on %s, of which %d differ", strings.ReplaceAll(a.Figure, "_", " "), report.Number(a.Float32), report.Number(a.Quantized), report.Plural(a.Rows, "row"), a.Differ)
+	return fmt.Sprintf("%s %s to %s on %s, of which %s differ", strings.ReplaceAll(a.Figure, "_", " "), report.Number(a.Float32), report.Number(a.Quantized), report.Plural(a.Rows, "row"), report.Count(a.Differ))
 }
 
 // relativeError returns the norm of the difference of two vectors by the norm of the first.
@@ -178,7 +178,7 @@ func (r *Report) Summary() *report.Summary {
 		report.Fact{Name: "Weights", Value: bytesOf(r.Size.Quantized), Note: fmt.Sprintf("%s of float32's", report.Percent(r.Size.Share))})
 	s.Tables = append(s.Tables, models, matrixTable(r.Matrices))
 	if t := r.driftTable(); t != nil {
-		s.Add("Long streams", report.Text(fmt.Sprintf("Outputs of both models over %d steps from one state, on standard normal inputs. An error that grows with time would show as a late difference much above the early one.", driftSteps)), t)
+		s.Add("Long streams", report.Text(fmt.Sprintf("Outputs of both models over %s steps from one state, on standard normal inputs. An error that grows with time would show as a late difference much above the early one.", report.Count(driftSteps))), t)
 	}
 	if a := r.Accuracy; a != nil && len(a.Examples) > 0 {
 		t := report.NewTable("row of the part "+a.Part, "float32", "quantized")
