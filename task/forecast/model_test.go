@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -645,14 +646,16 @@ func TestStrideSharesNoSeason(t *testing.T) {
 	}
 }
 
-// stopAfter is a context that is cancelled once it has been asked n times.
+// stopAfter is a context that is cancelled once it has been asked n times, by any
+// goroutine.
 type stopAfter struct {
 	context.Context
-	n int
+	n     int64
+	asked atomic.Int64
 }
 
 func (c *stopAfter) Err() error {
-	if c.n--; c.n < 0 {
+	if c.asked.Add(1) > c.n {
 		return context.Canceled
 	}
 	return nil
@@ -678,16 +681,16 @@ func TestCancelled(t *testing.T) {
 			return err
 		},
 	} {
-		asked := &stopAfter{t.Context(), 1 << 30}
+		asked := &stopAfter{Context: t.Context(), n: math.MaxInt64}
 		if err := call(asked); err != nil {
 			t.Fatal(name, err)
 		}
-		asks := 1<<30 - asked.n
+		asks := asked.asked.Load()
 		if asks < 1 || name == "Refit" && asks < 20 {
 			t.Errorf("%s asked its context %d times", name, asks)
 		}
-		for _, after := range []int{0, asks / 2, asks - 1} {
-			if err := call(&stopAfter{t.Context(), after}); !errors.Is(err, context.Canceled) {
+		for _, after := range []int64{0, asks / 2, asks - 1} {
+			if err := call(&stopAfter{Context: t.Context(), n: after}); !errors.Is(err, context.Canceled) {
 				t.Errorf("%s, cancelled when asked for the %dth of %d times: got %v", name, after+1, asks, err)
 			}
 		}

@@ -134,11 +134,11 @@ func TestRefitInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	asked := &stopAfter{t.Context(), 1 << 30}
+	asked := &stopAfter{Context: t.Context(), n: math.MaxInt64}
 	if _, _, err := Train(asked, &Data{Panel: panel}, cfg, nil); err != nil {
 		t.Fatal(err)
 	}
-	last := &stopAfter{t.Context(), 1<<30 - asked.n - 1}
+	last := &stopAfter{Context: t.Context(), n: asked.asked.Load() - 1}
 	m, result, err := Train(last, &Data{Panel: panel}, cfg, &train.Run{Dir: dir})
 	if err != nil || !result.Interrupted || m.others[stageScored] != nil || !slices.Equal(weights(m), weights(whole.at(stageTrained))) {
 		t.Fatalf("cancelled: %v, %+v", err, result)
