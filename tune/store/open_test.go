@@ -98,7 +98,7 @@ func TestOddPaths(t *testing.T) {
 	}
 }
 
-// A file that may not be written is refused by what to do.
+// A file that may only be read can be looked at; what may not be done is said with what to do.
 func TestReadOnly(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("root may write everything")
@@ -106,21 +106,32 @@ func TestReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "study.db")
 	s, err := Open(t.Context(), path, true)
 	must(t, err)
+	must(t, s.Set(t.Context(), "a", "", "b"))
 	must(t, s.Close())
 	must(t, os.Chmod(path, 0o444))
-	if _, err := Open(t.Context(), path, false); err == nil || !strings.Contains(err.Error(), "study.db: it cannot be written; ") {
+	s, err = Open(t.Context(), path, false)
+	must(t, err)
+	if text, err := s.Get(t.Context(), "a"); text != "b" || err != nil {
+		t.Error(text, err)
+	}
+	if err := s.Set(t.Context(), "a", "b", "c"); err == nil || !strings.Contains(err.Error(), "study.db: it cannot be written; make") {
 		t.Error(err)
 	}
-	must(t, os.Chmod(path, 0o200))
-	if _, err := Open(t.Context(), path, false); err == nil || !strings.Contains(err.Error(), "study.db: it cannot be opened; ") {
-		t.Error(err)
+	must(t, s.Close())
+	refused := func(file, dir os.FileMode, want string) {
+		t.Helper()
+		must(t, os.Chmod(path, file))
+		must(t, os.Chmod(filepath.Dir(path), dir))
+		if s, err := Open(t.Context(), path, false); err == nil {
+			s.Close()
+			t.Error("it was opened")
+		} else if !strings.Contains(err.Error(), "study.db: "+want) {
+			t.Error(err)
+		}
+		must(t, os.Chmod(filepath.Dir(path), 0o700))
 	}
-	must(t, os.Chmod(path, 0o600))
-	must(t, os.Chmod(filepath.Dir(path), 0o500))
-	if _, err := Open(t.Context(), path, false); err == nil || !strings.Contains(err.Error(), "; ") {
-		t.Error(err)
-	}
-	must(t, os.Chmod(filepath.Dir(path), 0o700))
+	refused(0o000, 0o700, "it cannot be opened; look at the permissions")
+	refused(0o600, 0o500, "it cannot be written; make the file and its folder writable")
 }
 
 // Workers that begin at once begin one study.
