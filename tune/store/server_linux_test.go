@@ -139,6 +139,13 @@ func newPostgresStudy(t testing.TB) string {
 }
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv("TUNE_STUDY"); address != "" {
+		if err := worker(address, os.Getenv("TUNE_LOG")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if shared != nil {
 		shared.stop(syscall.SIGINT)
