@@ -15,7 +15,7 @@ import (
 //
 //	lr: {low: 1e-4, high: 1e-2, log: true, default: 1e-3}
 //	hidden: {low: 32, high: 256, step: 32, type: int}
-//	cell: {choices: [lstm, gru]}
+//	pool: {choices: [max, mean]}
 //	momentum: {low: 0, high: 0.99, when: optimizer, is: [sgd]}
 //	constraints: ["hidden * layers <= 1024", "latency <= 2"]
 //
@@ -52,7 +52,7 @@ func ParseSpace(path, text string) (*Space, error) {
 		}
 		fields, ok := e.Value.(*ast.MappingNode)
 		if !ok {
-			return nil, fail(e.Value, "expected a range or choices, such as {low: 1, high: 8, type: int} or {choices: [lstm, gru]}")
+			return nil, fail(e.Value, "expected a range or choices, such as {low: 1, high: 8, type: int} or {choices: [max, mean]}")
 		}
 		p := &Param{Name: name}
 		var low, high, choices bool
@@ -96,7 +96,7 @@ func ParseSpace(path, text string) (*Space, error) {
 			case "choices":
 				choices = true
 				if p.Choices, ok = list(f.Value); !ok {
-					err = fail(f.Value, "choices: expected a list, such as [lstm, gru]")
+					err = fail(f.Value, "choices: expected a list, such as [max, mean]")
 				}
 				p.Type = Choice
 			case "default":
