@@ -119,8 +119,10 @@ func (a *app) findCommand(name, short, long, example string, own func(*task.Kind
 				if c.Flags().Changed("seed") {
 					assignSeed(t.cfg, a.seed)
 				}
-				if err := settings.Check(t.own); err != nil {
-					return misusef("%v", err)
+				for _, one := range settings.List(t.own) {
+					if err := one.Check(); err != nil {
+						return wrongFlag(one.Flag(), "--%s%s", one.Flag(), strings.TrimPrefix(err.Error(), one.Name))
+					}
 				}
 				if err := checkFiles(files); err != nil {
 					return misusef("%s %s %v", name, k.Name, err)
@@ -304,8 +306,8 @@ func ceiling(r *find.Rate) float64 {
 	for _, p := range r.Points {
 		high = max(high, p.Smoothed)
 	}
-	if fall := r.Start - r.LeastLoss; fall > 0 {
-		high = min(high, r.Start+fall)
+	if r.Suggestion != nil {
+		high = min(high, 2*r.Start-r.LeastLoss)
 	}
 	return high
 }
@@ -492,11 +494,17 @@ func (r *batchFound) noiseText(flag string, chosen *find.BatchSize) string {
 		if math.IsNaN(size) {
 			size, word = float64(n.Batches)*n.Samples, "above"
 		}
-		text := fmt.Sprintf("%s %s samples", word, report.Number(math.Ceil(size)))
-		if chosen.Samples != float64(chosen.Size) { // the setting counts something else
-			text += fmt.Sprintf(" (--%s %s)", flag, report.Number(math.Ceil(size/chosen.Samples*float64(chosen.Size))))
+		text := fmt.Sprintf("%s %s samples", word, rounded(size))
+		if each := chosen.Samples / float64(chosen.Size); math.Abs(each-1) > 0.1 { // the setting counts something else
+			text += fmt.Sprintf(" (--%s %s)", flag, rounded(size/each))
 		}
 		parts = append(parts, text+" "+when)
 	}
 	return fmt.Sprintf("The gradient noise scale is %s. A batch much smaller than that is mostly noise: twice the batch needs almost half the steps. In one much larger, twice the batch saves hardly any step, and costs twice the computation. It depends on data and network, not on the machine, and usually grows during training.", strings.Join(parts, ", "))
+}
+
+// rounded is a number of samples in two digits, which is more than is known of it.
+func rounded(n float64) string {
+	unit := math.Pow(10, max(0, math.Floor(math.Log10(max(n, 1)))-1))
+	return report.Count(int(max(1, math.Round(n/unit)*unit)))
 }

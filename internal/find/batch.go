@@ -49,7 +49,7 @@ type Batches struct {
 const (
 	warmUp     = 2 // steps that are not timed
 	fewest     = 5
-	most       = 200
+	most       = 100
 	timedFor   = time.Second
 	longEnough = 20 * time.Second // for the fewest steps
 	leastTimed = 2

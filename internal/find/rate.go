@@ -147,7 +147,8 @@ func (s *smoothing) rose() bool {
 
 // fell reports whether the average fell below the start by more than chance: by three
 // standard errors of the difference, from the variance of the losses about their course,
-// which is half of that of the differences of neighbours.
+// which is half of that of the differences of neighbours. Less than a hundred-thousandth
+// is rounding.
 func (s *smoothing) fell() bool {
 	if s.least < 2 {
 		return false
@@ -159,7 +160,7 @@ func (s *smoothing) fell() bool {
 	}
 	variance := sum / float64(2*s.least)
 	chance := math.Sqrt(variance * (1/float64(min(s.window, len(s.losses))) + (1-s.beta)/(1+s.beta)))
-	return s.start()-s.means[s.least] > 3*chance
+	return s.start()-s.means[s.least] > max(3*chance, 1e-5*math.Abs(s.start()))
 }
 
 // steepest returns the step about which the average fell fastest, before its least.
@@ -185,9 +186,9 @@ func (r *Rate) suggest(s *smoothing) {
 	first, last := r.Points[0].LR, r.Points[len(r.Points)-1].LR
 	if !s.fell() {
 		if r.Stopped == EndedSteps {
-			r.note("the loss never fell below its start by more than chance: raise the last rate or the number of steps, or look at the data")
+			r.note("the loss never fell below its start by more than chance: take more steps, larger batches or a higher last rate, or look at the data")
 		} else {
-			r.note("the loss rose without having fallen: begin at a smaller rate, or look at the data")
+			r.note("the loss rose without having fallen by more than chance: take more steps, larger batches or a smaller first rate, or look at the data")
 		}
 		return
 	}
