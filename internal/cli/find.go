@@ -353,7 +353,7 @@ func printRates(w io.Writer, r *find.Rate) {
 
 const rateMethod = `A new network is trained on the task's own data, with its optimizer, loss and precision, while the learning rate rises by the same factor in each step (Smith, 2015). The losses of the batches are smoothed by an exponential average that spans a twentieth of the test and is corrected for its start. The test ends when the average is above four times its least, or not finite.
 
-The suggestion is a tenth of the rate at which the average was least. At that rate itself the steps are already about as long as the loss surface bears, and the average lags by part of a decade; a tenth is well below the edge and still far above rates that learn slowly. The rate of the steepest fall is shown too. It depends on the slope of a noisy curve, so it varies more from seed to seed.`
+The suggestion is a tenth of the rate at which the average was least. There the loss turns, so steps are about as long as they may be, and the average lags by part of a decade; a tenth is well below that edge. It is of the right size, not the best rate, and varies with the seed where batches are noisy. The rate of the steepest fall is shown for comparison.`
 
 // page is the test as a page.
 func (r *rateFound) page(t *trial, f *rateFlags) *report.Page {
