@@ -116,7 +116,7 @@ func TestFindEveryTask(t *testing.T) {
 				t.Errorf("find-batch: %+v", batches)
 			}
 			for i, b := range batches.Sizes {
-				if b.Size != 1<<i || !(b.Rate > 0) || i > 0 && b.Samples < batches.Sizes[i-1].Samples {
+				if b.Size&(b.Size-1) != 0 || !(b.Rate > 0) || i == 0 && b.Size != 1 || i > 0 && !(b.Size > batches.Sizes[i-1].Size && b.Samples > batches.Sizes[i-1].Samples) {
 					t.Errorf("find-batch: %+v", batches.Sizes)
 				}
 			}

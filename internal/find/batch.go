@@ -39,7 +39,7 @@ type BatchSize struct {
 type Batches struct {
 	Setting    string      `json:"setting"`    // the setting that was tried: batch, batch_tokens or, where a task has neither, accumulate
 	Suggestion int         `json:"suggestion"` // value of the setting: the smallest within 10 % of the most samples per second
-	Sizes      []BatchSize `json:"sizes"`      // those tried, from the smallest
+	Sizes      []BatchSize `json:"sizes"`      // those timed, from the smallest; one whose steps are no larger than those of the size before, as where tokens are fewer than a sentence has, is left out
 	Noise      []Noise     `json:"noise"`      // noise of the gradient, before and after some steps of training; empty if an epoch has too few steps
 	Notes      []string    `json:"notes"`      // why no larger size was tried, and other remarks, a sentence each
 }
@@ -57,27 +57,33 @@ const (
 
 const (
 	within = 0.9  // of the best rate
-	grows  = 1.02 // a rate above the best by this factor is a gain
-	sames  = 3    // doublings without a gain that end the search
+	gain   = 1.02 // a rate is better than the best from this factor on
+	larger = 1.05 // a step is larger than that of another size from this factor on
+	sames  = 3    // doublings without a gain, or without larger steps, that end the search
 )
 
 // FindBatch trains for some steps with each of the sizes 1, 2, 4 and so on, up to the
-// size whose step has all samples, or the memory that is allowed, or three doublings
-// that gain less than 2 % of the best samples per second. fit trains with a size. What a
-// step is timed by is what a training takes: the wait for the batch, both passes and the
-// optimizer.
+// size whose step has all samples, or the memory that is allowed, or three sizes in a
+// row that gain less than 2 % of the best samples per second, or whose steps no longer
+// grow, because another setting bounds them. fit trains with a size. What a step is timed
+// by is what a training takes: the wait for the batch, both passes and the optimizer.
 //
 // Errors are those of fit; one of the settings or data at a size after the first,
-// which is a *data.InputError, ends the search.
+// which is a *data.InputError, ends the search. A size of 1 that takes too much memory
+// is a *data.InputError.
 func FindBatch(ctx context.Context, fit func(ctx context.Context, size int, run *train.Run) error, o *BatchOptions) (*Batches, error) {
 	r := &Batches{Setting: o.Setting, Noise: []Noise{}, Notes: []string{}}
-	best, without := 0., 0
+	best, without, equal := 0., 0, 0
 	for size := 1; ; size *= 2 {
 		if held := r.expected(); o.Memory > 0 && held > o.Memory {
 			r.note("size %d would take about %s of memory, more than %s, and was not tried", size, mebibytes(held), mebibytes(o.Memory))
 			break
 		}
-		b, err := measure(ctx, fit, size)
+		least := 0. // samples of a step that is worth timing
+		if n := len(r.Sizes); n > 0 {
+			least = larger * r.Sizes[n-1].Samples
+		}
+		b, err := measure(ctx, fit, size, least)
 		var input *data.InputError
 		if errors.As(err, &input) && len(r.Sizes) > 0 {
 			r.note("size %d cannot be trained with: %v", size, err)
@@ -86,18 +92,26 @@ func FindBatch(ctx context.Context, fit func(ctx context.Context, size int, run 
 		if err != nil {
 			return nil, err
 		}
+		if b.Samples < least {
+			if equal++; equal >= sames && len(r.Sizes) > 1 {
+				r.note("larger sizes were not tried: the last %d doublings did not make larger steps, which another setting bounds", sames)
+				break
+			}
+			continue
+		}
+		equal = 0
 		if o.Tried != nil {
 			o.Tried(*b)
 		}
 		if o.Memory > 0 && b.Memory > o.Memory {
-			r.note("size %d took %s of memory, more than %s", size, mebibytes(b.Memory), mebibytes(o.Memory))
 			if len(r.Sizes) == 0 {
 				return nil, &data.InputError{Problem: fmt.Sprintf("memory: a batch of 1 takes %s already, more than %s", mebibytes(b.Memory), mebibytes(o.Memory)), Fix: "allow more, or give less data or a smaller network"}
 			}
+			r.note("size %d took %s of memory, more than %s", size, mebibytes(b.Memory), mebibytes(o.Memory))
 			break
 		}
 		r.Sizes = append(r.Sizes, *b)
-		if without++; b.Rate > best*grows {
+		if without++; b.Rate > best*gain {
 			without = 0
 		}
 		best = max(best, b.Rate)
@@ -106,11 +120,7 @@ func FindBatch(ctx context.Context, fit func(ctx context.Context, size int, run 
 			break
 		}
 		if without >= sames {
-			r.note("larger sizes were not tried: the last %d doublings gained nothing", sames)
-			break
-		}
-		if r.stalled() {
-			r.note("larger sizes were not tried: the last doublings did not make steps larger, which another setting bounds")
+			r.note("larger sizes were not tried: the last %d gained nothing", sames)
 			break
 		}
 	}
@@ -134,28 +144,22 @@ func (r *Batches) expected() int64 {
 	return last.Memory + 2*max(last.Tape-before.Tape, 0)
 }
 
-// stalled reports whether steps no longer grow with the setting although they did, as
-// where the time of a batch's sounds is bounded too.
-func (r *Batches) stalled() bool {
-	n := len(r.Sizes)
-	if n <= sames || r.Sizes[n-1].Samples < 1.5*r.Sizes[0].Samples {
-		return false
-	}
-	return r.Sizes[n-1].Samples < 1.05*r.Sizes[n-1-sames].Samples
-}
-
 func (r *Batches) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
-// measure times the steps of one size.
-func measure(ctx context.Context, fit func(ctx context.Context, size int, run *train.Run) error, size int) (*BatchSize, error) {
+// measure times the steps of one size, unless they have fewer samples than least.
+func measure(ctx context.Context, fit func(ctx context.Context, size int, run *train.Run) error, size int, least float64) (*BatchSize, error) {
 	b := &BatchSize{Size: size}
 	var times []float64
 	var total time.Duration
 	var begun time.Time
 	err := fit(ctx, size, training(nil, func(*train.Options) {}, func(s train.Step) error {
 		now := time.Now()
+		b.Samples, b.perEpoch, b.Tape = s.Samples, s.PerEpoch, max(b.Tape, s.TapeBytes)
+		if b.Samples < least {
+			return errDone
+		}
 		if s.Step > warmUp {
 			took := now.Sub(begun)
 			times, total = append(times, took.Seconds()), total+took
@@ -166,7 +170,6 @@ func measure(ctx context.Context, fit func(ctx context.Context, size int, run *t
 		if s.Step >= warmUp {
 			b.Memory = max(b.Memory, held())
 		}
-		b.Samples, b.perEpoch, b.Tape = s.Samples, s.PerEpoch, max(b.Tape, s.TapeBytes)
 		n := len(times)
 		if n >= fewest && total >= timedFor || n >= most || n >= leastTimed && total >= longEnough {
 			return errDone
@@ -176,6 +179,9 @@ func measure(ctx context.Context, fit func(ctx context.Context, size int, run *t
 	}))
 	if err := ended(err); err != nil {
 		return nil, err
+	}
+	if len(times) == 0 {
+		return b, nil
 	}
 	b.Steps, b.Seconds = len(times), median(times)
 	b.Rate = b.Samples / b.Seconds

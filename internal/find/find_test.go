@@ -351,26 +351,31 @@ func TestExpectedMemory(t *testing.T) {
 	}
 }
 
-// Steps that another setting bounds no longer grow.
-func TestStalled(t *testing.T) {
-	sizes := func(samples ...float64) *Batches {
-		r := &Batches{}
-		for _, s := range samples {
-			r.Sizes = append(r.Sizes, BatchSize{Samples: s})
-		}
-		return r
-	}
+// A size whose steps are no larger than those of the last one is not timed, and some in
+// a row end the search once steps have grown.
+func TestEqualSteps(t *testing.T) {
 	for _, c := range []struct {
-		samples []float64
-		want    bool
+		name  string
+		batch func(size int) int
+		want  []int // sizes, as far as the times let the search come
+		note  string
 	}{
-		{[]float64{1, 2, 4, 8, 16}, false},
-		{[]float64{1, 2, 4, 4.1, 4.1, 4.1}, true},
-		{[]float64{1, 2, 4, 4.1, 4.1}, false},
-		{[]float64{1, 1, 1, 1, 1, 1.2}, false}, // tokens, fewer than a sentence has
+		{"bounded", func(size int) int { return min(size, 2) }, []int{1, 2}, "did not make larger steps"},
+		{"tokens", func(size int) int { return max(1, size/16) }, []int{1, 32, 64, 128, 256, 512}, ""},
 	} {
-		if got := sizes(c.samples...).stalled(); got != c.want {
-			t.Errorf("%v: %v", c.samples, got)
+		r, err := FindBatch(t.Context(), func(ctx context.Context, size int, run *train.Run) error {
+			return (&well{d: 4, samples: 30, curvature: 1, batch: c.batch(size)}).fit(ctx, run)
+		}, &BatchOptions{Setting: "batch"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, b := range r.Sizes {
+			if i >= len(c.want) || b.Size != c.want[i] {
+				t.Errorf("%s: %+v, want sizes %v", c.name, r.Sizes, c.want)
+			}
+		}
+		if len(r.Sizes) < 2 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], c.note) {
+			t.Errorf("%s: %+v", c.name, r)
 		}
 	}
 }
