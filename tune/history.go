@@ -1,0 +1,204 @@
+package tune
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+)
+
+// past is a trial as far as it is known.
+type past struct {
+	number   int
+	values   Values
+	origin   string
+	curve    []Point // of finished pieces, by At
+	state    State   // Running if a piece of it is not known yet
+	result   []float64
+	measures map[string]float64
+	pieces   int
+}
+
+// history is the trials as far as pieces of work are known.
+type history struct {
+	study  *Study
+	trials []*past
+}
+
+// history returns what is known by the results of the pieces before seen, if n pieces exist.
+func (s *Study) history(n, seen int) *history {
+	h := &history{study: s}
+	for _, p := range s.pieces[:n] {
+		if p.State == Idle {
+			continue
+		}
+		if p.Trial == len(h.trials) {
+			h.trials = append(h.trials, &past{number: p.Trial, values: p.Values, origin: p.Origin})
+		}
+		t := h.trials[p.Trial]
+		t.pieces++
+		if p.N >= seen || !p.Finished() {
+			t.state = Running
+			continue
+		}
+		for _, q := range p.Points {
+			t.curve = append(slices.DeleteFunc(t.curve, func(r Point) bool { return r.At >= q.At }), q)
+		}
+		t.state, t.result, t.measures = p.State, p.Result, p.Measures
+	}
+	return h
+}
+
+func (h *history) running() bool {
+	return slices.ContainsFunc(h.trials, func(t *past) bool { return t.state == Running })
+}
+
+// loss turns an objective so that less is better.
+func (o *Options) loss(i int, x float64) float64 {
+	if o.Objectives[i].Maximize {
+		return -x
+	}
+	return x
+}
+
+func (o *Options) losses(values []float64) []float64 {
+	list := make([]float64, len(values))
+	for i, x := range values {
+		list[i] = o.loss(i, x)
+	}
+	return list
+}
+
+// observations are the trials as samplers see them.
+func (h *history) observations() []observation {
+	o := &h.study.Options
+	list := make([]observation, len(h.trials))
+	for i, t := range h.trials {
+		one := observation{number: i, values: t.values, at: math.MaxInt}
+		switch {
+		case t.state == Failed:
+			one.losses = make([]float64, len(o.Objectives))
+			for j := range one.losses {
+				one.losses[j] = math.NaN()
+			}
+		case t.state == Complete:
+			one.losses = o.losses(t.result)
+		case t.state != Running && len(t.curve) > 0:
+			last := t.curve[len(t.curve)-1]
+			one.losses, one.at = o.losses(last.Values), last.At
+		}
+		if one.losses != nil {
+			one.excess = h.study.excess(t.values, t.measures)
+		}
+		list[i] = one
+	}
+	return list
+}
+
+// excess is the sum of what measured constraints are broken by, in shares of their bounds' size.
+func (s *Study) excess(v Values, measures map[string]float64) (sum float64) {
+	for _, c := range s.Space.Constraints {
+		if c.measured != "" {
+			sum += max(0, c.Excess(v, measures)) / max(1e-300, math.Abs(c.value(c.right, v, measures)))
+		}
+	}
+	return sum
+}
+
+// A Record is a trial as it stands.
+type Record struct {
+	Number   int                `json:"number"`
+	Values   Values             `json:"params"`
+	Value    *float64           `json:"value"`            // the first objective; null if there is none
+	Results  []float64          `json:"values,omitempty"` // all of them, if there are several
+	State    State              `json:"state"`
+	Steps    int                `json:"steps"` // training steps, or units of the resource where no steps are known
+	Origin   string             `json:"origin"`
+	Curve    []Point            `json:"curve,omitempty"`
+	Measures map[string]float64 `json:"measures,omitempty"`
+	Broken   []string           `json:"broken,omitempty"` // measured constraints that it does not keep
+	Error    string             `json:"error,omitempty"`
+	Seconds  float64            `json:"seconds,omitempty"`
+}
+
+// Losses are the objectives, each turned so that less is better.
+func (s *Study) Losses(r *Record) []float64 { return s.Options.losses(r.Results) }
+
+// Trials returns all trials by number, with what is known of those at work.
+func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	var list []*Record
+	for _, p := range s.pieces {
+		if p.State == Idle {
+			continue
+		}
+		if p.Trial == len(list) {
+			list = append(list, &Record{Number: p.Trial, Values: p.Values, Origin: p.Origin})
+		}
+		r := list[p.Trial]
+		for _, q := range p.Points {
+			r.Curve = append(slices.DeleteFunc(r.Curve, func(x Point) bool { return x.At >= q.At }), q)
+			r.Steps = cmp.Or(q.Steps, q.At)
+		}
+		r.State, r.Results, r.Measures, r.Error = p.State, p.Result, p.Measures, p.Error
+		r.Seconds += p.Seconds
+		if len(p.Result) > 0 {
+			r.Value = &p.Result[0]
+		}
+		for _, c := range s.Space.Constraints {
+			if c.measured != "" && c.Excess(r.Values, r.Measures) > 0 && !slices.Contains(r.Broken, c.Text) {
+				r.Broken = append(r.Broken, c.Text)
+			}
+		}
+	}
+	return list, nil
+}
+
+// Best returns the complete trials that keep all constraints, the best first: of one objective by its value, of
+// several those that no other one is better than in all, by number.
+func (s *Study) Best(list []*Record) []*Record {
+	good := slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.State != Complete || len(r.Broken) > 0 })
+	if len(s.Options.Objectives) > 1 {
+		return slices.DeleteFunc(slices.Clone(good), func(r *Record) bool {
+			return slices.ContainsFunc(good, func(q *Record) bool { return dominates(s.Losses(q), s.Losses(r)) })
+		})
+	}
+	slices.SortStableFunc(good, func(a, b *Record) int { return cmp.Compare(s.Losses(a)[0], s.Losses(b)[0]) })
+	return good
+}
+
+// dominates reports whether losses a are nowhere above b, and somewhere below.
+func dominates(a, b []float64) bool {
+	below := false
+	for i, x := range a {
+		if x > b[i] {
+			return false
+		}
+		below = below || x < b[i]
+	}
+	return below
+}
+
+// text is values in one line, in the order of the space: equal for equal values.
+func (s *Space) text(v Values) string {
+	var b strings.Builder
+	for _, p := range s.Params {
+		if one, has := v[p.Name]; has {
+			fmt.Fprintf(&b, "%s=%s ", p.Name, p.Text(one))
+		}
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// workerName is a name for people.
+func workerName() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s/%d", cmp.Or(host, "worker"), os.Getpid())
+}

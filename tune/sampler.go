@@ -1,0 +1,121 @@
+package tune
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// An observation is what a sampler may know of a trial.
+type observation struct {
+	number int
+	values Values
+	// losses are the objectives, each turned so that less is better: those of the furthest point that
+	// is known. nil: none yet, the trial is at work; NaN: it failed.
+	losses []float64
+	at     int     // the resource of the losses; math.MaxInt at the end
+	excess float64 // by how much measured constraints are broken, 0 if they are kept
+}
+
+// knowledge is what a sampler makes a trial from. It must not be changed.
+type knowledge struct {
+	space      *Space
+	objectives int
+	trials     []observation // by number; those at work have no losses
+	number     int           // of the trial that is wanted
+	first      int           // trials that are not the sampler's: the default and those at random
+	seed       uint64        // of the study
+	rand       *rand.Rand    // of this trial
+}
+
+// finished are the trials with losses, those that failed among them.
+func (k *knowledge) finished() (list []observation) {
+	for _, o := range k.trials {
+		if o.losses != nil {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// A sampler proposes the values of the next trial as a function of what is known. It keeps nothing
+// from one call to the next, so that any worker proposes the same.
+type sampler interface {
+	sample(k *knowledge) Values
+}
+
+// samplers are all of them by name. Those that need no results have no trials at random before.
+var samplers = map[string]struct {
+	sampler
+	blind   bool // it looks at no result
+	several bool // it is for several objectives too
+}{
+	"random": {uniform{}, true, true},
+}
+
+// SamplerNames returns the names of the samplers.
+func SamplerNames() []string {
+	var list []string
+	for name := range samplers {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func samplerOf(o *Options) (string, error) {
+	name := o.Sampler
+	if name == "" {
+		name = "tpe"
+	}
+	s, has := samplers[name]
+	if !has {
+		return "", fmt.Errorf("sampler %q: expected one of %s", name, strings.Join(SamplerNames(), ", "))
+	}
+	if len(o.Objectives) > 1 && !s.several {
+		return "", fmt.Errorf("sampler %s is for one objective, and the study has %d", name, len(o.Objectives))
+	}
+	return name, nil
+}
+
+// uniform draws every value with the same probability.
+type uniform struct{}
+
+func (uniform) sample(k *knowledge) Values {
+	return k.space.Build(func(p *Param, _ Values) any { return p.At(k.rand.Float64()) })
+}
+
+// nearby is how far the first trials are from the defaults, as a standard deviation in shares of a
+// parameter's range, and how often a choice keeps its default.
+const (
+	nearby    = 0.2
+	nearbyYes = 0.6
+)
+
+// around draws values around the defaults where there are some.
+type around struct{}
+
+func (around) sample(k *knowledge) Values {
+	return k.space.Build(func(p *Param, _ Values) any {
+		switch {
+		case p.Default == nil:
+		case !p.Ordered():
+			if k.rand.Float64() < nearbyYes {
+				return p.Default
+			}
+		default:
+			v, _ := p.take(p.Default)
+			for range 100 {
+				if u := p.Unit(v) + nearby*k.rand.NormFloat64(); u >= 0 && u < 1 {
+					return p.At(u)
+				}
+			}
+		}
+		return p.At(k.rand.Float64())
+	})
+}
+
+// isFailed reports whether losses are those of a trial that failed.
+func isFailed(losses []float64) bool { return slices.ContainsFunc(losses, math.IsNaN) }

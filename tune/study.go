@@ -1,0 +1,475 @@
+package tune
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Rules is the version of the rules by which trials follow from a study. A study of other rules can be read
+// but not continued.
+const Rules = 1
+
+// An Objective is a number by which trials are compared.
+type Objective struct {
+	Name     string `json:"name"`
+	Maximize bool   `json:"maximize,omitempty"`
+}
+
+// Options are what a study is besides its space.
+type Options struct {
+	Seed       uint64      `json:"seed"`
+	Trials     int         `json:"trials"`               // that are begun; 0: no limit
+	Objectives []Objective `json:"objectives,omitempty"` // none means one, which is minimized
+
+	Sampler string `json:"sampler"` // see SamplerNames; "": tpe, of several objectives nsga2
+	Startup int    `json:"startup"` // trials at random before the sampler has something to go by; 0 means 10
+	// Lag is the number of pieces of work that a decision does not look back on, so that they can be at
+	// work at once: up to Lag+1 workers never wait for each other. The more, the older is what trials follow from.
+	Lag int `json:"lag"`
+	// Asynchronous lets decisions use all that is known when they are taken. Then trials
+	// depend on which worker was faster, and the study cannot be repeated.
+	Asynchronous bool `json:"asynchronous,omitempty"`
+
+	Pruner    string `json:"pruner"`              // see PrunerNames; "" means none
+	Resource  int    `json:"resource,omitempty"`  // units of a whole trial, such as epochs; only for a pruner
+	Least     int    `json:"least,omitempty"`     // units before a trial is compared at all; 0 means 1
+	Reduction int    `json:"reduction,omitempty"` // of asha and hyperband: one trial in so many goes on; 0 means 3
+	// Resumable says that a paused trial can go on where it was, so that asha and hyperband may
+	// come back to it. Otherwise they end a trial once and for all.
+	Resumable bool `json:"resumable,omitempty"`
+}
+
+// ErrDone is returned when a study has no more work to give.
+var ErrDone = errors.New("tune: the study is done")
+
+// ErrWait is returned when the next piece of work depends on pieces that are not finished yet.
+var ErrWait = errors.New("tune: the next trial depends on trials that are not finished; let Lag be the number of workers less 1")
+
+// A Study gives pieces of work to one worker, and keeps their results. Several workers have a Study
+// each on the same [Store]; one Study may also be used by several goroutines.
+type Study struct {
+	Space   *Space
+	Options Options
+
+	store  Store
+	worker string
+	lease  time.Duration
+	plan   string // name of the sampler
+
+	mu       sync.Mutex
+	pieces   []*Piece
+	revision int64
+}
+
+// New returns a study in memory.
+func New(space *Space, o Options) (*Study, error) {
+	return Open(context.Background(), NewMemory(), &Header{Options: o}, space)
+}
+
+// A DifferentError says that a store's study is not the one that was asked for.
+type DifferentError struct{ Field, Stored, Given string }
+
+func (e *DifferentError) Error() string {
+	return fmt.Sprintf("the study was begun with %s %s, not %s; continue it with that, or begin another one", e.Field, cmp.Or(e.Stored, "none"), cmp.Or(e.Given, "none"))
+}
+
+// Open begins the study h of a space in a store, or continues it if the store's is the same, be it with
+// more trials; otherwise the error is a *DifferentError. h.Version and h.Space are set.
+func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, error) {
+	if err := space.Check(); err != nil {
+		return nil, err
+	}
+	h.Version, h.Space = Rules, space.String()
+	if err := h.Options.fill(); err != nil {
+		return nil, err
+	}
+	err := store.Create(ctx, h)
+	if errors.Is(err, ErrTaken) {
+		var there *Header
+		if there, err = store.Header(ctx); err == nil {
+			err = there.differs(h)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
+	s.plan, err = samplerOf(&s.Options)
+	return s, err
+}
+
+func (o *Options) fill() error {
+	if len(o.Objectives) == 0 {
+		o.Objectives = []Objective{{Name: "value"}}
+	}
+	o.Startup, o.Least, o.Reduction = cmp.Or(o.Startup, 10), cmp.Or(o.Least, 1), cmp.Or(o.Reduction, 3)
+	o.Pruner = cmp.Or(o.Pruner, "none")
+	if o.Sampler == "" {
+		if o.Sampler = "tpe"; len(o.Objectives) > 1 {
+			o.Sampler = "nsga2"
+		}
+	}
+	switch {
+	case o.Lag < 0 || o.Trials < 0 || o.Startup < 0 || o.Least < 0:
+		return fmt.Errorf("lag, trials, startup and least are 0 or more")
+	case o.Reduction < 2:
+		return fmt.Errorf("reduction %d: expected 2 or more", o.Reduction)
+	case o.Pruner != "none" && len(o.Objectives) > 1:
+		return fmt.Errorf("pruner %s is for one objective, and the study has %d", o.Pruner, len(o.Objectives))
+	case o.Pruner != "none" && o.Resource < 1:
+		return fmt.Errorf("pruner %s needs the resource of a whole trial", o.Pruner)
+	}
+	_, err := samplerOf(o)
+	return cmp.Or(err, o.checkPruner())
+}
+
+// differs returns an error that names the first difference that would make other trials of it. The number of
+// trials may differ: a study is the beginning of a longer one.
+func (h *Header) differs(other *Header) error {
+	fields := func(h *Header) []string {
+		o := h.Options
+		o.Trials = 0
+		text, _ := json.Marshal(o)
+		return []string{fmt.Sprint(h.Version), h.Subject, h.Data, h.Space, string(text)}
+	}
+	a, b := fields(h), fields(other)
+	for i, name := range []string{"the rules of version", "the subject", "data of checksum", "the space", "the options"} {
+		if a[i] != b[i] {
+			stored, given := firstDifference(a[i], b[i])
+			return &DifferentError{name, stored, given}
+		}
+	}
+	return nil
+}
+
+// firstDifference returns the lines, or fields of JSON, in which two texts differ first.
+func firstDifference(a, b string) (string, string) {
+	cut := func(r rune) bool { return r == '\n' || r == ',' }
+	x, y := strings.FieldsFunc(a, cut), strings.FieldsFunc(b, cut)
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return x[i], y[i]
+		}
+	}
+	if len(x) > len(y) {
+		return x[len(y)], ""
+	}
+	if len(y) > len(x) {
+		return "", y[len(x)]
+	}
+	return a, b
+}
+
+// A Trial is a piece of work in the hands of a worker.
+type Trial struct {
+	Number int
+	Values Values
+	// From is the resource that the trial has behind it, above 0 if it goes on from its checkpoint;
+	// Until is where it is to pause, 0 if it is to be completed.
+	From, Until int
+	Piece       *Piece
+
+	study *Study
+	rule  rule
+	curve []Point
+}
+
+// Float returns the value of a Float parameter, 0 if it is not used in the trial.
+func (t *Trial) Float(name string) float64 { x, _ := t.Values[name].(float64); return x }
+
+// Int returns the value of an Int parameter, 0 if it is not used in the trial.
+func (t *Trial) Int(name string) int { x, _ := t.Values[name].(int); return x }
+
+// Choice returns the value of a Choice parameter, "" if it is not used in the trial.
+func (t *Trial) Choice(name string) string { x, _ := t.Values[name].(string); return x }
+
+// Ask returns the next piece of work: first one whose worker was lost, then a new one. It does not
+// wait: the error is ErrWait if unfinished pieces stand in the way, and ErrDone at the end.
+func (s *Study) Ask(ctx context.Context) (*Trial, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+		lost, err := s.store.Expired(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range lost {
+			err := s.store.Steal(ctx, n, s.pieces[n].Epoch, s.worker, s.lease)
+			if errors.Is(err, ErrTaken) {
+				continue
+			}
+			if err == nil {
+				err = s.refresh(ctx)
+			}
+			if err != nil {
+				return nil, err
+			}
+			return s.trial(s.pieces[n]), nil
+		}
+		p, err := s.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		switch err := s.store.Add(ctx, p, s.lease); {
+		case errors.Is(err, ErrTaken): // by another worker, who has decided the same
+		case err != nil:
+			return nil, err
+		case p.State == Running:
+			if err := s.refresh(ctx); err != nil {
+				return nil, err
+			}
+			return s.trial(s.pieces[p.N]), nil
+		}
+	}
+}
+
+// Next is Ask, and waits until there is work.
+func (s *Study) Next(ctx context.Context) (*Trial, error) {
+	for {
+		t, err := s.Ask(ctx)
+		if !errors.Is(err, ErrWait) && !(errors.Is(err, ErrDone) && s.working()) {
+			return t, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pollTime):
+		}
+	}
+}
+
+// working reports whether a piece is at work, which may be lost yet.
+func (s *Study) working() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.pieces, func(p *Piece) bool { return p.State == Running })
+}
+
+const (
+	leaseTime = 30 * time.Second
+	pollTime  = 50 * time.Millisecond
+)
+
+// refresh reads what has changed in the store.
+func (s *Study) refresh(ctx context.Context) error {
+	changed, revision, err := s.store.Read(ctx, s.revision)
+	if err != nil {
+		return err
+	}
+	for _, p := range changed {
+		if p.N == len(s.pieces) {
+			s.pieces = append(s.pieces, p)
+		} else {
+			s.pieces[p.N] = p
+		}
+	}
+	s.revision = revision
+	return nil
+}
+
+// next decides what the next piece is.
+func (s *Study) next(ctx context.Context) (*Piece, error) {
+	n := len(s.pieces)
+	seen := max(0, n-s.Options.Lag) // results of pieces before this one are known
+	if s.Options.Asynchronous {
+		seen = n
+	} else if slices.ContainsFunc(s.pieces[:seen], func(p *Piece) bool { return !p.Finished() }) {
+		return nil, ErrWait
+	}
+	queue, err := s.store.Queue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := s.history(n, seen)
+	p := &Piece{N: n, Worker: s.worker, State: Running}
+	if trial, from, until, ok := s.promote(h); ok {
+		p.Trial, p.From, p.Until = trial, from, until
+		return p, nil
+	}
+	if s.Options.Trials == 0 || len(h.trials) < s.Options.Trials {
+		p.Trial, p.Until = len(h.trials), s.firstRung(len(h.trials))
+		p.Values, p.Origin, err = s.begin(h, queue)
+		return p, err
+	}
+	if slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }) || s.Options.Asynchronous && h.running() {
+		if s.Options.Asynchronous {
+			return nil, ErrWait
+		}
+		p.Trial, p.State = -1, Idle
+		return p, nil
+	}
+	return nil, ErrDone
+}
+
+// begin returns the values of a new trial.
+func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
+	number, enqueued := len(h.trials), 0
+	for _, t := range h.trials {
+		if t.origin == "enqueued" {
+			enqueued++
+		}
+	}
+	if enqueued < len(queue) {
+		return queue[enqueued], "enqueued", nil
+	}
+	defaults := s.Space.Defaults()
+	if defaults != nil && !slices.ContainsFunc(h.trials, func(t *past) bool { return t.origin == "default" }) && s.Space.Allows(defaults) {
+		return defaults, "default", nil
+	}
+	k := &knowledge{space: s.Space, objectives: len(s.Options.Objectives), trials: h.observations(), number: number, first: max(s.Options.Startup, enqueued), seed: s.Options.Seed}
+	kind, origin := samplers[s.plan], s.plan
+	var from sampler = kind.sampler
+	if !kind.blind && number < k.first {
+		from, origin = around{}, "startup"
+	}
+	tried := map[string]bool{}
+	for _, t := range h.trials {
+		tried[s.Space.text(t.values)] = true
+	}
+	var v Values
+	for try := range 400 {
+		k.rand = rand.New(rand.NewPCG(s.Options.Seed, uint64(number)<<20|uint64(try)))
+		if try >= 100 {
+			from = uniform{} // what the sampler prefers is used up or not allowed
+		}
+		v = from.sample(k)
+		if s.Space.Allows(v) && !tried[s.Space.text(v)] {
+			return v, origin, nil
+		}
+	}
+	if s.Space.Allows(v) {
+		return v, origin, nil // a small space, all of which has been tried
+	}
+	return nil, "", fmt.Errorf("of 400 trials drawn from the space none keeps its constraints; widen the ranges or the bounds")
+}
+
+// trial puts a piece into a worker's hands.
+func (s *Study) trial(p *Piece) *Trial {
+	seen := max(0, p.N-s.Options.Lag)
+	if s.Options.Asynchronous {
+		seen = p.N
+	}
+	h := s.history(p.N, seen)
+	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s}
+	if p.Trial < len(h.trials) {
+		t.Values, t.curve = h.trials[p.Trial].values, slices.Clone(h.trials[p.Trial].curve)
+	}
+	t.rule = s.stopping(h, p.Trial)
+	return t
+}
+
+// Report keeps the objectives of a trial part way, after at units of its resource and steps training
+// steps, and reports whether the trial is to stop: it is pruned, or pauses here.
+func (t *Trial) Report(ctx context.Context, at, steps int, values ...float64) (stop bool, err error) {
+	p := Point{At: at, Steps: steps, Values: values}
+	t.study.mu.Lock()
+	defer t.study.mu.Unlock()
+	if err := t.study.checkValues(values); err != nil {
+		return false, err
+	}
+	if err := t.study.store.Report(ctx, t.Piece.N, t.Piece.Epoch, p); err != nil {
+		return false, err
+	}
+	t.curve = append(slices.DeleteFunc(t.curve, func(q Point) bool { return q.At >= at }), p)
+	return t.Until > 0 && at >= t.Until || t.pruned(), nil
+}
+
+// pruned reports whether the last point ends the trial.
+func (t *Trial) pruned() bool { return t.rule != nil && len(t.curve) > 0 && t.rule(t.curve) }
+
+func (s *Study) checkValues(values []float64) error {
+	if len(values) != len(s.Options.Objectives) {
+		return fmt.Errorf("expected %d objectives of a trial, got %d", len(s.Options.Objectives), len(values))
+	}
+	return nil
+}
+
+// Tell keeps a trial's result. If Report said that the trial stops, it is pruned or paused with
+// these values, otherwise complete. Values that are not finite are a failure. measures are other numbers, such as
+// those that constraints are on.
+func (t *Trial) Tell(ctx context.Context, measures map[string]float64, values ...float64) error {
+	p := *t.Piece
+	p.State, p.Result, p.Measures = Complete, values, measures
+	if err := t.study.checkValues(values); err != nil {
+		return err
+	}
+	last := 0
+	if len(t.curve) > 0 {
+		last = t.curve[len(t.curve)-1].At
+	}
+	switch {
+	case slices.ContainsFunc(values, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) }):
+		p.State, p.Result, p.Error = Failed, nil, "its result is not a finite number"
+	case t.pruned():
+		p.State = Pruned
+	case t.Until > 0 && last >= t.Until && last < t.study.Options.Resource:
+		p.State = Paused
+	}
+	return t.finish(ctx, &p)
+}
+
+// Fail keeps the reason why a trial has no result. The study goes on.
+func (t *Trial) Fail(ctx context.Context, reason error) error {
+	p := *t.Piece
+	p.State, p.Error = Failed, strings.ReplaceAll(reason.Error(), "\n", " ")
+	return t.finish(ctx, &p)
+}
+
+func (t *Trial) finish(ctx context.Context, p *Piece) error {
+	t.study.mu.Lock()
+	defer t.study.mu.Unlock()
+	return t.study.store.Finish(ctx, p, p.State != Paused)
+}
+
+// Tell is t.Tell without measures.
+func (s *Study) Tell(ctx context.Context, t *Trial, values ...float64) error {
+	return t.Tell(ctx, nil, values...)
+}
+
+// Enqueue lets values be the next trial's that begins. Parameters that are missing have their defaults.
+func (s *Study) Enqueue(ctx context.Context, v Values) error {
+	v, err := s.Space.Take(v)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.Enqueue(ctx, v)
+}
+
+// Run works on a study until it is done: f computes the objectives of a trial.
+func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) ([]float64, error)) error {
+	for {
+		t, err := s.Next(ctx)
+		if errors.Is(err, ErrDone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		values, err := f(ctx, t)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err() // the trial is not at fault
+		case err != nil:
+			err = t.Fail(ctx, err)
+		default:
+			err = t.Tell(ctx, nil, values...)
+		}
+		if err != nil && !errors.Is(err, ErrFenced) {
+			return err
+		}
+	}
+}
