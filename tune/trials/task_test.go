@@ -144,7 +144,7 @@ func TestPausedToTheBit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := subject.read(t.Context(), cfg)
+			d, err := subject.Kind.Read(t.Context(), subject.files, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
