@@ -565,6 +565,6 @@ type gated struct {
 
 func (g gated) Err() error {
 	g.gate.Lock()
-	g.gate.Unlock() //nolint:staticcheck // it is only waited for
+	defer g.gate.Unlock()
 	return g.Context.Err()
 }

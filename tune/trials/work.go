@@ -54,11 +54,14 @@ func Work(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
 	}
 	err := c.each(ctx, func(ctx context.Context) error {
 		for {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			t, err := study.Next(ctx)
 			switch {
 			case errors.Is(err, tune.ErrDone):
 				return nil
-			case ctx.Err() != nil:
+			case err != nil && ctx.Err() != nil:
 				return context.Cause(ctx)
 			case err != nil:
 				return err
