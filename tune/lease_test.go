@@ -112,6 +112,25 @@ func TestRunHolds(t *testing.T) {
 	})
 }
 
+// A worker that is told to end leaves its trial to the others at once.
+func TestRunReleases(t *testing.T) {
+	store := NewMemory()
+	o := Options{Trials: 1, Sampler: "random"}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := openLeased(t, store, o).Run(ctx, func(held context.Context, trial *Trial) ([]float64, error) {
+		cancel()
+		<-held.Done()
+		return nil, held.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	b, err := openLeased(t, store, o).Ask(t.Context())
+	if err != nil || b.Piece.Epoch != 2 {
+		t.Error(b, err)
+	}
+}
+
 // A worker that takes over a trial part way stops it where the lost one would have.
 func TestResume(t *testing.T) {
 	curve := []float64{5, 4, 4.5, 4.6, 4.7, 4.8, 4.9, 5, 5, 5} // patient with 2 of 10 units ends it at 4

@@ -272,7 +272,9 @@ func (m *memory) Set(_ context.Context, name, old, text string) error {
 	if m.texts[name] != old {
 		return ErrTaken
 	}
-	m.texts[name] = text
+	if m.texts[name] = text; text == "" {
+		delete(m.texts, name)
+	}
 	return nil
 }
 
