@@ -286,6 +286,14 @@ func TestFailures(t *testing.T) {
 	if err != nil || len(list) != 3 || list[0].State != tune.Failed || !strings.Contains(list[0].Error, "rnn_dropout") {
 		t.Errorf("%+v, %v", list[0], err)
 	}
+	large := space(t, "hidden: {low: 8, high: 2048, type: int, default: 2048}")
+	one = study(t, subject, large, tune.NewMemory(), tune.Options{Trials: 1, Sampler: "random"})
+	if err := Work(t.Context(), one, subject, &Options{Memory: 128 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = one.Trials(t.Context()); err != nil || !strings.HasPrefix(list[0].Error, "out of memory: it needs ") {
+		t.Error(list[0].Error, err)
+	}
 	if _, err := NewTask(t.Context(), k, files, cfg, []string{"accuracy", ""}); err == nil {
 		t.Error("an objective was taken twice")
 	}

@@ -81,7 +81,13 @@ func trialsOf(t testing.TB, s *tune.Study) (list []*tune.Record, text string) {
 
 // Work that is cancelled again and again has the trials of work that was not, and does no unit twice.
 func TestGivenBack(t *testing.T) {
-	o := tune.Options{Trials: 12, Sampler: "random", Pruner: "asha", Lag: 2, Seed: 4}
+	for _, pruner := range []string{"asha", "median", "patient", "none"} {
+		t.Run(pruner, func(t *testing.T) { givenBack(t, pruner) })
+	}
+}
+
+func givenBack(t *testing.T, pruner string) {
+	o := tune.Options{Trials: 12, Sampler: "random", Pruner: pruner, Lag: 2, Seed: 4}
 	m := &made{}
 	whole := study(t, m, space(t, line), tune.NewMemory(), o)
 	if err := Work(t.Context(), whole, m, &Options{}); err != nil {
@@ -196,7 +202,7 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, text := trialsOf(t, s)
-	if list[1].Error != "out of memory: it asks for 1048576 MiB at once, and the limit of all runs is 2048 MiB" || list[0].State != tune.Complete || list[2].State != tune.Complete {
+	if list[1].Error != "out of memory: it needs 1048576 MiB, and its share is 2048 MiB; a smaller batch or network needs less" || list[0].State != tune.Complete || list[2].State != tune.Complete {
 		t.Error(text)
 	}
 	device.Admit(1 << 40) // as it was before
