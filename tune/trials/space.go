@@ -122,6 +122,9 @@ var fixed = map[string]string{
 	"horizon":  "what is forecast would differ between trials",
 }
 
+// perToken are settings that decide what a token is, of tasks that are scored by the loss of a token.
+var perToken = map[string][]string{"generate": {"tokens", "vocabulary_size", "min_count"}}
+
 const otherParts = "trials would be scored on different data"
 
 // parts are settings that decide which samples a trial is scored on.
@@ -185,6 +188,8 @@ func check(path, text string, k *task.Kind, base task.Config, s *tune.Space) err
 		why := fixed[p.Name]
 		if slices.Contains(parts, p.Name) {
 			why = otherParts
+		} else if slices.Contains(perToken[k.Name], p.Name) {
+			why = "trials would be scored by the loss of different tokens"
 		}
 		switch {
 		case one == nil:

@@ -74,6 +74,19 @@ func TestShippedSpaces(t *testing.T) {
 	}
 }
 
+// A task that is not among those of the table has the settings that all have.
+func TestSpaceOfOtherTask(t *testing.T) {
+	other := *classify.Task
+	other.Name = "other"
+	var names []string
+	for _, p := range Space(&other, other.Config()).Params {
+		names = append(names, p.Name)
+	}
+	if !slices.Equal(names, []string{"lr", "hidden", "layers", "dropout"}) {
+		t.Errorf("%q", names)
+	}
+}
+
 // A space that is read is one of the task, and says where it is not.
 func TestReadSpace(t *testing.T) {
 	k := classify.Task

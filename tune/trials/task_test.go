@@ -308,3 +308,43 @@ func TestFailures(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Latency and size are measured of each model, as objectives and for constraints, and make a study one that cannot be repeated, or not.
+func TestMeasured(t *testing.T) {
+	for _, name := range []string{"classify", "forecast"} {
+		subject := newTask(t, name, "", Latency)
+		s := space(t, "hidden: {low: 4, high: 256, type: int, log: true, default: 8}\nconstraints: ['size <= 40000']")
+		h, why, err := Begin(subject, s, tune.Options{Trials: 5, Sampler: "random", Seed: 1})
+		if err != nil || !strings.Contains(why, "latency") {
+			t.Fatal(why, err)
+		}
+		one, err := tune.Open(t.Context(), tune.NewMemory(), h, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Work(t.Context(), one, subject, &Options{Workers: 2}); err != nil {
+			t.Fatal(err)
+		}
+		list, err := one.Trials(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, r := range list {
+			if r.State != tune.Complete || !(r.Results[1] > 0.001 && r.Results[1] < 1000) || r.Measures[Latency] != r.Results[1] {
+				t.Errorf("%s: %+v", name, r)
+			}
+			if small := r.Measures[Size] <= 40000; small == (len(r.Broken) > 0) {
+				t.Errorf("%s: size %v, broken %v", name, r.Measures[Size], r.Broken)
+			} else if small {
+				kept++
+			}
+		}
+		if kept == 0 || kept == len(list) {
+			t.Errorf("%s: %d trials are small enough", name, kept)
+		}
+		if _, why, _ := Begin(newTask(t, name, "", Size), s, tune.Options{}); why != "" {
+			t.Errorf("%s: %s", name, why)
+		}
+	}
+}

@@ -221,7 +221,7 @@ func final(err error) error {
 // A trial fails when its worker was lost so many times in a row without having come further; a trial that takes all memory
 // ends the process with it.
 const (
-	mostLost      = 4  // before its first report
+	mostLost      = 8  // before its first report
 	mostLostLater = 20 // after one
 )
 

@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +20,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/tune"
+	"github.com/carousel-ml/carousel/tune/store"
 )
 
 // made is a subject of tests: x² plus noise of the seed, with a checkpoint after each of nine units.
@@ -97,7 +103,7 @@ func givenBack(t *testing.T, pruner string) {
 	if !slices.ContainsFunc(list, func(r *tune.Record) bool { return r.State == tune.Complete }) {
 		t.Fatal(want)
 	}
-	store := tune.NewMemory()
+	memory := tune.NewMemory()
 	units := map[string]int{}
 	for try := 0; ; try++ {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -108,7 +114,7 @@ func givenBack(t *testing.T, pruner string) {
 			}
 			return nil
 		}}
-		s := study(t, m, space(t, line), store, o)
+		s := study(t, m, space(t, line), memory, o)
 		err := Work(ctx, s, m, &Options{})
 		cancel()
 		if err == nil {
@@ -132,8 +138,8 @@ func givenBack(t *testing.T, pruner string) {
 func TestTime(t *testing.T) {
 	m := &made{}
 	o := tune.Options{Trials: 4, Sampler: "random", Lag: 1}
-	store := tune.NewMemory()
-	s := study(t, m, space(t, line), store, o)
+	memory := tune.NewMemory()
+	s := study(t, m, space(t, line), memory, o)
 	m.during = func(ctx context.Context, r *Run, at int) error {
 		if r.Trial == 1 && at == 5 {
 			<-ctx.Done()
@@ -143,7 +149,7 @@ func TestTime(t *testing.T) {
 	if err := Work(t.Context(), s, m, &Options{Workers: 2, Time: 300 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	if text, err := store.Get(t.Context(), Ended); err != nil || text != "by its time of 300ms" {
+	if text, err := memory.Get(t.Context(), Ended); err != nil || text != "by its time of 300ms" {
 		t.Error(text, err)
 	}
 	m.during = nil
@@ -152,7 +158,7 @@ func TestTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, text := trialsOf(t, s)
-	if ended, _ := store.Get(t.Context(), Ended); ended != "" || len(list) != 4 || list[1].State != tune.Complete || before < 2 {
+	if ended, _ := memory.Get(t.Context(), Ended); ended != "" || len(list) != 4 || list[1].State != tune.Complete || before < 2 {
 		t.Error(ended, text)
 	}
 }
@@ -160,15 +166,15 @@ func TestTime(t *testing.T) {
 // A trial that takes its worker with it again and again is a failure, and so are panics.
 func TestLost(t *testing.T) {
 	m := &made{}
-	store := tune.NewMemory()
-	s := study(t, m, space(t, line), store, tune.Options{Trials: 2, Sampler: "random"})
+	memory := tune.NewMemory()
+	s := study(t, m, space(t, line), memory, tune.Options{Trials: 2, Sampler: "random"})
 	s.SetLease(0)
 	for range mostLost {
 		if _, err := s.Ask(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s = study(t, m, space(t, line), store, tune.Options{Trials: 2, Sampler: "random"})
+	s = study(t, m, space(t, line), memory, tune.Options{Trials: 2, Sampler: "random"})
 	m.during = func(_ context.Context, r *Run, at int) error {
 		if r.Trial == 1 && at == 2 {
 			panic("out of luck")
@@ -231,9 +237,9 @@ func TestCores(t *testing.T) {
 // interrupted goes on. Whether the winner beats the defaults is told by those seeds alone.
 func TestVerdict(t *testing.T) {
 	m := &made{}
-	store := tune.NewMemory()
+	memory := tune.NewMemory()
 	o := tune.Options{Trials: 12, Sampler: "random", Pruner: "asha", Lag: 2, Seed: 4}
-	s := study(t, m, space(t, line), store, o)
+	s := study(t, m, space(t, line), memory, o)
 	if err := Work(t.Context(), s, m, &Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -319,4 +325,89 @@ func TestFrom(t *testing.T) {
 			break
 		}
 	}
+}
+
+// killable is a trial of a worker process: its unit takes a while, so that it is killed in the midst of it.
+func killable() *made {
+	return &made{during: func(context.Context, *Run, int) error { time.Sleep(4 * time.Millisecond); return nil }}
+}
+
+func killedStudy(ctx context.Context, path string, text string) (*tune.Study, error) {
+	s, err := tune.ParseSpace("space.yaml", text)
+	if err != nil {
+		return nil, err
+	}
+	at, err := store.Open(ctx, path, true)
+	if err != nil {
+		return nil, err
+	}
+	h, _, err := Begin(killable(), s, tune.Options{Trials: 16, Sampler: "random", Pruner: "asha", Lag: 3, Seed: 4})
+	if err != nil {
+		return nil, err
+	}
+	one, err := tune.Open(ctx, at, h, s)
+	if err == nil {
+		one.SetLease(300 * time.Millisecond)
+	}
+	return one, err
+}
+
+// workUntilKilled is what a worker process does.
+func workUntilKilled(path string) error {
+	ctx := context.Background()
+	s, err := killedStudy(ctx, path, line)
+	if err != nil {
+		return err
+	}
+	return Work(ctx, s, killable(), &Options{Every: time.Millisecond})
+}
+
+// Workers that are killed at any moment lose no trial and change none.
+func TestKilled(t *testing.T) {
+	undisturbed, err := killedStudy(t.Context(), filepath.Join(t.TempDir(), "study.db"), line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Work(t.Context(), undisturbed, killable(), &Options{}); err != nil {
+		t.Fatal(err)
+	}
+	_, want := trialsOf(t, undisturbed)
+	path := filepath.Join(t.TempDir(), "study.db")
+	var all sync.WaitGroup
+	var kills atomic.Int64
+	for w := range 3 {
+		r := rand.New(rand.NewPCG(uint64(w), 7))
+		all.Go(func() {
+			for range 200 {
+				p := exec.Command(os.Args[0], "work", path)
+				p.Env = append(os.Environ(), "CAROUSEL_TEST_PROGRAM=1")
+				var out strings.Builder
+				p.Stdout, p.Stderr = &out, &out
+				if err := p.Start(); err != nil {
+					t.Error(err)
+					return
+				}
+				var end *time.Timer
+				if kills.Load() < 20 {
+					end = time.AfterFunc(time.Duration(50+r.IntN(400))*time.Millisecond, func() { kills.Add(1); _ = p.Process.Kill() })
+				}
+				err := p.Wait()
+				if end == nil || end.Stop() {
+					if err != nil {
+						t.Errorf("%v: %s", err, out.String())
+					}
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	s, err := killedStudy(t.Context(), path, line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, got := trialsOf(t, s); got != want {
+		t.Errorf("after %d kills:\n%s\ninstead of\n%s", kills.Load(), got, want)
+	}
+	t.Log(kills.Load(), "kills")
 }
