@@ -109,6 +109,9 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 	return s, err
 }
 
+// Store returns the store of the study.
+func (s *Study) Store() Store { return s.store }
+
 func (o *Options) fill() error {
 	if len(o.Objectives) == 0 {
 		o.Objectives = []Objective{{Name: "value"}}
