@@ -25,7 +25,7 @@ type Figure struct {
 	Plot          Plot
 }
 
-// Plot is the content of a Figure: *Lines, *Bars, *Heat or *Grid. All accept
+// Plot is the content of a Figure: *Lines, *Bars, *Heat, *Parallel or *Grid. All accept
 // missing data: empty slices, slices of different lengths and values that are NaN
 // or infinite leave gaps, and a plot without finite values shows "no data".
 type Plot interface {
@@ -167,6 +167,10 @@ func (f *Figure) svg() (template.HTML, error) {
 	if c.err != nil {
 		return "", fmt.Errorf("report: figure %q: %w", f.Title, c.err)
 	}
-	return template.HTML(fmt.Sprintf("<svg viewBox=\"0 0 %d %d\" style=\"max-width:%dpx\" role=\"img\" aria-label=\"%s\">\n%s</svg>\n",
-		w, h, w*5/4, template.HTMLEscapeString(clean(f.alt())), c.out)), nil
+	narrow := ""
+	if one, ok := f.Plot.(*Parallel); ok {
+		narrow = fmt.Sprintf(";min-width:%dpx", one.least())
+	}
+	return template.HTML(fmt.Sprintf("<svg viewBox=\"0 0 %d %d\" style=\"max-width:%dpx%s\" role=\"img\" aria-label=\"%s\">\n%s</svg>\n",
+		w, h, w*5/4, narrow, template.HTMLEscapeString(clean(f.alt())), c.out)), nil
 }
