@@ -20,8 +20,8 @@ const Rules = 1
 
 // An Objective is a number by which trials are compared.
 type Objective struct {
-	Name     string `json:"name"`
-	Maximize bool   `json:"maximize,omitempty"`
+	Name     string `json:"name"`               // such as a metric
+	Maximize bool   `json:"maximize,omitempty"` // more is better
 }
 
 // Options are what a study is besides its space.
@@ -105,6 +105,24 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
 	s.plan, err = samplerOf(&s.Options)
 	return s, err
+}
+
+// Load returns the study that a store holds, to look at, and its header; nil if there is none.
+func Load(ctx context.Context, store Store) (*Study, *Header, error) {
+	h, err := store.Header(ctx)
+	if err != nil || h == nil {
+		return nil, nil, err
+	}
+	space, err := ParseSpace("the study's space", h.Space)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := h.Options
+	if err := o.fill(); err != nil {
+		return nil, nil, err
+	}
+	plan, err := samplerOf(&o)
+	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, plan: plan}, h, err
 }
 
 func (o *Options) fill() error {
