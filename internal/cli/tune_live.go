@@ -1,0 +1,244 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/tune"
+)
+
+// searchView shows a study at work: on a terminal a block that is redrawn in place, elsewhere a line for each
+// trial that has ended.
+type searchView struct {
+	w     io.Writer
+	width func() int // columns of the terminal; nil: plain lines
+	study *openedStudy
+	total int           // trials
+	limit time.Duration // 0: none
+
+	mu     sync.Mutex
+	begun  time.Time
+	before int          // trials that had ended by then
+	told   map[int]bool // that have ended, by number
+	drawn  int          // lines of the block on the screen
+}
+
+// newSearchView returns the view of a study; nil with --quiet, whose methods do nothing.
+func (a *app) newSearchView(s *openedStudy, total int, limit time.Duration) *searchView {
+	if a.quiet {
+		return nil
+	}
+	v := &searchView{w: a.stderr, study: s, total: total, limit: limit, begun: time.Now(), told: map[int]bool{}}
+	for _, r := range s.list {
+		if ended(r) {
+			v.told[r.Number] = true
+		}
+	}
+	v.before = len(v.told)
+	if isTerminal(a.stderr) && os.Getenv("TERM") != "dumb" {
+		fd := int(a.stderr.(*os.File).Fd())
+		v.width = func() int {
+			if w, _, err := term.GetSize(fd); err == nil && w > 0 {
+				return w
+			}
+			return 80
+		}
+	}
+	return v
+}
+
+// ended reports whether nothing more becomes of a trial, as far as one can tell.
+func ended(r *tune.Record) bool {
+	return r.State == tune.Complete || r.State == tune.Pruned || r.State == tune.Failed
+}
+
+const viewEvery = 300 * time.Millisecond
+
+// watch shows the study until the function that it returns is called.
+func (v *searchView) watch(ctx context.Context) (stop func()) {
+	if v == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			v.show(ctx)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(viewEvery):
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.clear()
+		v.tell()
+	}
+}
+
+// show reads the study and shows it. What cannot be read now is shown the next time.
+func (v *searchView) show(ctx context.Context) {
+	list, err := v.study.Trials(ctx)
+	if err != nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.study.list = list
+	if v.width == nil {
+		v.tell()
+		return
+	}
+	v.clear()
+	v.draw()
+}
+
+// note prints a sentence above the block.
+func (v *searchView) note(text string) {
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.clear()
+	fmt.Fprintln(v.w, text)
+	if v.width != nil {
+		v.draw()
+	}
+}
+
+// clear removes the block.
+func (v *searchView) clear() {
+	if v.drawn > 0 {
+		fmt.Fprintf(v.w, "\x1b[%dA\r\x1b[J", v.drawn)
+		v.drawn = 0
+	}
+}
+
+// tell prints a line for each trial that has ended since.
+func (v *searchView) tell() {
+	for i, r := range v.study.list {
+		if v.told[r.Number] || !ended(r) {
+			continue
+		}
+		v.told[r.Number] = true
+		if v.width != nil {
+			continue // which was in the block
+		}
+		text := fmt.Sprintf("trial %d %s", r.Number, r.State)
+		switch line := v.study.resultLine(r); {
+		case r.State == tune.Failed:
+			text += ": " + r.Error
+		case line != "":
+			text += ": " + line
+		}
+		text += "; " + v.study.paramsLine(r)
+		if best := v.study.Best(v.study.list[:i+1]); len(best) > 0 && len(v.study.Options.Objectives) == 1 {
+			text += fmt.Sprintf("; best %s, trial %d", valueText(best[0].Results, 0), best[0].Number)
+		}
+		fmt.Fprintln(v.w, text)
+	}
+}
+
+// mostRunning is the number of running trials that the block has lines for.
+const mostRunning = 12
+
+// draw draws the block.
+func (v *searchView) draw() {
+	for _, line := range v.block(time.Since(v.begun)) {
+		if most := max(v.width()-1, 10); utf8.RuneCountInString(line) > most {
+			line = report.Shorten(line, most)
+		}
+		fmt.Fprintln(v.w, line)
+		v.drawn++
+	}
+}
+
+// block returns the lines of the block after a time.
+func (v *searchView) block(took time.Duration) (lines []string) {
+	s := v.study
+	counts, done := countOf(s.list), 0
+	var parts []string
+	for _, state := range stateOrder {
+		if n := counts[state]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	for _, r := range s.list {
+		if ended(r) {
+			done++
+		}
+	}
+	head := fmt.Sprintf("%d of %d trials", done, v.total)
+	if len(parts) > 0 {
+		head += ": " + strings.Join(parts, ", ")
+	}
+	if rate := float64(done-v.before) / took.Minutes(); rate > 0 && !math.IsInf(rate, 0) {
+		head += fmt.Sprintf("  %.3g trials/min", rate)
+		left := time.Duration(float64(v.total-done) / rate * float64(time.Minute))
+		if v.limit > 0 {
+			left = min(left, max(v.limit-took, 0))
+		}
+		head += fmt.Sprintf("  %s left", left.Round(time.Second))
+	} else if v.limit > 0 {
+		head += fmt.Sprintf("  %s left", max(v.limit-took, 0).Round(time.Second))
+	}
+	lines = append(lines, head)
+	best := s.Best(s.list)
+	if n := len(best); n > 0 && len(s.Options.Objectives) > 1 {
+		lines = append(lines, fmt.Sprintf("front of %s, among them trial %d: %s", report.Plural(n, "trial"), best[0].Number, s.resultLine(best[0])))
+	} else if n > 0 {
+		lines = append(lines, fmt.Sprintf("best: trial %d, %s  %s", best[0].Number, s.resultLine(best[0]), s.paramsLine(best[0])))
+	}
+	running := slices.DeleteFunc(slices.Clone(s.list), func(r *tune.Record) bool { return r.State != tune.Running })
+	for _, r := range running[:min(len(running), mostRunning)] {
+		line := fmt.Sprintf("%5d  %-*s", r.Number, sparkWidth, sparkline(r.Curve))
+		if n := len(r.Curve); n > 0 {
+			at := fmt.Sprint(r.Curve[n-1].At)
+			if whole := s.Options.Resource; whole > 0 {
+				at += "/" + fmt.Sprint(whole)
+			}
+			line += fmt.Sprintf("  %s at %s", s.resultLine(r), at)
+		}
+		lines = append(lines, line+"  "+s.paramsLine(r))
+	}
+	return lines
+}
+
+const sparkWidth = 16
+
+// sparkline draws the first objective of the last points of a curve.
+func sparkline(curve []tune.Point) string {
+	curve = curve[max(0, len(curve)-sparkWidth):]
+	values := make([]float64, len(curve))
+	for i, q := range curve {
+		values[i] = q.Values[0]
+	}
+	low, high := bounds(values)
+	var b strings.Builder
+	for _, x := range values {
+		at := 0.0
+		if high > low && !math.IsNaN(x) {
+			at = (x - low) / (high - low) * float64(len(blocks)-1)
+		}
+		b.WriteRune(blocks[int(math.Round(at))])
+	}
+	return b.String()
+}
