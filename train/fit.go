@@ -23,7 +23,8 @@ import (
 
 // Fit trains until a limit of o is reached, the metric stops improving, a hook
 // returns [ErrStop], or ctx is cancelled. Cancellation is not an error: it
-// leaves a checkpoint from which the run can resume.
+// leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
+// a checkpoint too.)
 //
 // Errors: options or a job that contradict each other (before anything is
 // written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
@@ -216,6 +217,12 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	if err := t.agree(); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
+	if t.o.OnStart != nil {
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		if err := t.o.OnStart(plan); err != nil {
+			return nil, errors.Join(err, t.close())
+		}
+	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
 	defer func() {
@@ -235,8 +242,13 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
+	if err == nil && stopped == StopInterrupted && context.Cause(ctx) == ErrPause {
+		err = ErrPause
+	}
 	if err == nil {
 		err = t.save()
+	} else if errors.Is(err, ErrPause) {
+		err = errors.Join(err, t.save())
 	}
 	if err == nil {
 		_, err = t.meet(false) // no rank returns before the files are written

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -50,6 +51,60 @@ func TestPruning(t *testing.T) {
 	}
 	if _, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || !slices.Equal(seen, []int{2, 4}) {
 		t.Errorf("validations %v, %v", seen, err)
+	}
+}
+
+// A run that is paused, by a hook or by the context's cause, goes on as if it had not been,
+// and knows what is behind it.
+func TestPause(t *testing.T) {
+	for name, setup := range setups() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			job, o := setup()
+			o.Dir = t.TempDir()
+			whole := fit(t, job, o)
+			dir := t.TempDir()
+			var steps []int
+			for try := 0; ; try++ {
+				again, o := setup()
+				o.Dir, o.Resume = dir, true
+				var plan Plan
+				o.OnStart = func(p Plan) error {
+					plan = p
+					steps = append(steps, len(p.History))
+					return nil
+				}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				switch try {
+				case 0:
+					o.OnEpoch = func(Record) error { return ErrPause }
+				case 1:
+					interrupt(again, 3, func() { cancel(ErrPause) })
+				}
+				r, err := Fit(ctx, again, o)
+				if try < 2 {
+					if !errors.Is(err, ErrPause) || plan.Metric != job.Metric || plan.Epochs != o.Epochs {
+						t.Fatalf("try %d: %v, %+v", try, err, plan)
+					}
+					continue
+				}
+				if err != nil || timeless(r.History) != timeless(whole.History) || !sameBits(weights(again), weights(job)) {
+					t.Errorf("%v: the history or the weights differ from those of a run that was not paused", err)
+				}
+				break
+			}
+			if !slices.Equal(steps, []int{0, 1, 1}) {
+				t.Errorf("epochs behind each part: %v", steps)
+			}
+		})
+	}
+	job, o := newJob(16), newOptions()
+	broken := errors.New("broken")
+	o.OnStart = func(Plan) error { return broken }
+	before := weights(job)
+	if _, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || !sameBits(before, weights(job)) {
+		t.Error(err)
 	}
 }
 

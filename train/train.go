@@ -105,6 +105,10 @@ type Run struct {
 // Hooks are functions that a run calls. Each may be nil. With several ranks,
 // every rank calls its own hooks.
 type Hooks struct {
+	// OnStart is called before the first step of a run, also of one that goes on, when its
+	// checkpoint has been read. An error ends the run with it, with nothing changed.
+	OnStart func(p Plan) error
+
 	// OnEpoch is called after each epoch, when it has been recorded. Return ErrStop
 	// to stop training early without an error; another error ends the run with it.
 	OnEpoch func(r Record) error
@@ -127,6 +131,14 @@ type Hooks struct {
 	// batches of this rank, multiplied by the scale of the loss if there is one. The
 	// order of parameters is that of [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
+}
+
+// Plan is what is known of a run before its first step.
+type Plan struct {
+	Epochs, Steps int         // to be done in all; 0: without that limit
+	Metric        string      // Job.Metric
+	History       []Record    // by epoch, those before a resume
+	Fingerprint   Fingerprint // Options.Fingerprint
 }
 
 // AfterEpoch appends f to OnEpoch, for a task that monitors its own training.
@@ -209,6 +221,11 @@ type Options struct {
 
 // ErrStop ends a run as a limit does, without an error, if a hook returns it.
 var ErrStop = errors.New("train: stop")
+
+// ErrPause ends a run with a checkpoint, as an error: if a hook returns it, or if it is the
+// cause of the context's cancellation. So whoever makes a model of a run that has ended, as
+// tasks do, makes none; the run can be resumed.
+var ErrPause = errors.New("train: paused")
 
 // ErrRunning is returned for a run whose Dir another run is writing to.
 var ErrRunning = errors.New("another training is writing to this directory; wait for it to end, or choose another directory")

@@ -197,6 +197,7 @@ type Trial struct {
 	Piece       *Piece
 
 	study *Study
+	lease time.Duration
 	rule  rule
 	curve []Point
 }
@@ -224,6 +225,9 @@ func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 			return nil, err
 		}
 		for _, n := range lost {
+			if n >= len(s.pieces) {
+				continue // added since the refresh
+			}
 			err := s.store.Steal(ctx, n, s.pieces[n].Epoch, s.worker, s.lease)
 			if errors.Is(err, ErrTaken) {
 				continue
@@ -380,10 +384,11 @@ func (s *Study) trial(p *Piece) *Trial {
 		seen = p.N
 	}
 	h := s.history(p.N, seen)
-	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s}
+	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s, lease: s.lease}
 	if p.Trial < len(h.trials) {
 		t.Values, t.curve = h.trials[p.Trial].values, slices.Clone(h.trials[p.Trial].curve)
 	}
+	t.curve = append(t.curve, p.Points...) // by a worker that was lost
 	t.rule = s.stopping(h, p.Trial)
 	return t
 }
@@ -467,7 +472,7 @@ func (s *Study) Enqueue(ctx context.Context, v Values) error {
 	return s.store.Enqueue(ctx, v)
 }
 
-// Run works on a study until it is done: f computes the objectives of a trial.
+// Run works on a study until it is done: f computes the objectives of a trial. Its context is that of [Trial.Hold].
 func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) ([]float64, error)) error {
 	for {
 		t, err := s.Next(ctx)
@@ -477,7 +482,9 @@ func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) (
 		if err != nil {
 			return err
 		}
-		values, err := f(ctx, t)
+		held, stop := t.Hold(ctx)
+		values, err := f(held, t)
+		stop()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err() // the trial is not at fault
