@@ -69,13 +69,14 @@ var (
 	textColor  = color.NRGBA{0x47, 0x55, 0x69, 0xFF}
 	gridColor  = color.NRGBA{0xE4, 0xE8, 0xED, 0xFF}
 	axisColor  = color.NRGBA{0xA3, 0xAD, 0xBA, 0xFF}
+	cardColor  = color.NRGBA{0xFE, 0xFE, 0xFE, 0xFF} // what a drawing is on, but for the white of heat cells
 	emptyColor = color.NRGBA{0xEF, 0xF1, 0xF4, 0xFF} // a heat cell without a value
 )
 
 // themed has the names of the CSS variables for the colours that follow the
 // reader's light or dark theme.
 var themed = func() map[color.NRGBA]string {
-	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty"}
+	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty", cardColor: "card"}
 	for i, c := range palette[1:] {
 		m[c] = "c" + strconv.Itoa(i+1)
 	}

@@ -13,12 +13,11 @@ type Parallel struct {
 }
 
 const (
-	axisPixels = 110 // width of an axis with its labels
-	axisLeast  = 76  // likewise, below which the drawing does not shrink
-	noneHeight = 26  // of the place below an axis for lines without a value
+	axisLeast  = 76 // width of an axis with its labels, below which the drawing does not shrink
+	noneHeight = 26 // of the place below an axis for lines without a value
 )
 
-func (l *Parallel) size() (w, h int) { return max(480, min(axisPixels*len(l.Axes), 960)), 340 }
+func (l *Parallel) size() (w, h int) { return max(960, axisLeast*len(l.Axes)), 340 }
 
 // least is the width below which labels cannot be read.
 func (l *Parallel) least() int { return axisLeast * len(l.Axes) }
@@ -81,7 +80,9 @@ func (l *Parallel) draw(p pen, r box) {
 		for _, t := range scales[i].ticks(5) {
 			y, _ := scales[i].at(t.value)
 			p.line(x-4, y, x, y, axisColor, 1)
-			p.text(x-7, y-4, fit(t.label, tickSize, slot*0.55, regular), style{size: tickSize, color: textColor, align: right})
+			label := fit(t.label, tickSize, slot*0.55, regular)
+			p.rect(box{x - 9 - textWidth(label, tickSize, regular), y - 7, x - 5, y + 7}, faded(cardColor, 0.8)) // lines pass here
+			p.text(x-7, y-4, label, style{size: tickSize, color: textColor, align: right})
 		}
 		if lacks[i] {
 			p.text(x-7, r.y0, "none", style{size: tickSize, color: palette[Muted], align: right})

@@ -39,7 +39,7 @@ type searchOptions struct {
 	Sampler      string        `json:"sampler" oneof:"(tpe, of several objectives nsga2),@samplers" group:"Search" help:"how parameters are proposed"`
 	Startup      int           `json:"startup" range:"1..1e6" group:"Search" help:"trials around the defaults before the sampler goes by results"`
 	Pruner       string        `json:"pruner" oneof:"(asha, where training can be watched and there is one objective),@pruners" group:"Search" help:"how trials that fall behind are ended early"`
-	Least        int           `json:"least" range:"1..1e6" group:"Search" help:"epochs that each trial is trained before it may be ended early"`
+	Least        int           `json:"least" range:"0..1e6" group:"Search" help:"epochs that each trial is trained before it may be ended early (0: a ninth of all)"`
 	Reduction    int           `json:"reduction" range:"2..100" group:"Search" help:"of successive halving: one trial in so many goes on"`
 	Lag          int           `json:"lag" range:"0..1000" group:"Search" help:"trials that a proposal does not look back on, so that up to one more can be at work at once and the study stays repeatable"`
 	Asynchronous bool          `json:"asynchronous" group:"Search" help:"let proposals use all results there are: the search may be a little better with many workers, and cannot be repeated"`
@@ -47,7 +47,7 @@ type searchOptions struct {
 }
 
 func defaultSearch() *searchOptions {
-	return &searchOptions{Trials: 30, Workers: 1, Startup: 10, Least: 1, Reduction: 3, Lag: 7}
+	return &searchOptions{Trials: 30, Workers: 1, Startup: 10, Reduction: 3, Lag: 7}
 }
 
 // programOptions are the settings of a search with a program of one's own.
@@ -321,9 +321,10 @@ func (s *search) options(subject trials.Subject) tune.Options {
 	if pruner == "" && subject.Units() > 1 && len(subject.Objectives()) == 1 {
 		pruner = "asha"
 	}
+	least := cmp.Or(o.Least, (subject.Units()+8)/9) // of 30 trials asha then lets 10 go on, and 3 to the end
 	return tune.Options{
 		Seed: s.seed, Trials: o.Trials, Sampler: o.Sampler, Startup: o.Startup, Lag: o.Lag, Asynchronous: o.Asynchronous,
-		Pruner: pruner, Least: o.Least, Reduction: o.Reduction,
+		Pruner: pruner, Least: least, Reduction: o.Reduction,
 	}
 }
 

@@ -348,7 +348,7 @@ func (s *openedStudy) failures() *report.Table {
 // Contours: cells of a side where numbers are a continuum, levels of the colours, how far a trial counts
 // as a standard deviation in shares of a side, and the weight below which nothing is known.
 const (
-	contourCells  = 48
+	contourCells  = 96
 	contourLevels = 9
 	contourReach  = 0.09
 	contourLeast  = 0.1
@@ -379,7 +379,11 @@ func (s *openedStudy) contours(order []*tune.Param) *report.Figure {
 			*names = p.Choices
 			return report.Axis{Label: p.Name}, len(p.Choices)
 		}
-		return report.Axis{Label: p.Name, Log: p.Log, Min: p.Low, Max: p.High}, contourCells
+		half := 0.0 // of a whole number's share of the axis
+		if p.Type == tune.Int {
+			half = max(1, p.Step) / 2
+		}
+		return report.Axis{Label: p.Name, Log: p.Log, Min: p.Low - half, Max: p.High + half}, contourCells
 	}
 	var columns, rows int
 	heat.X, columns = axis(px, &heat.Columns)
