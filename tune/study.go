@@ -125,6 +125,9 @@ func Load(ctx context.Context, store Store) (*Study, *Header, error) {
 	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, plan: plan}, h, err
 }
 
+// Store returns the store of the study.
+func (s *Study) Store() Store { return s.store }
+
 func (o *Options) fill() error {
 	if len(o.Objectives) == 0 {
 		o.Objectives = []Objective{{Name: "value"}}
