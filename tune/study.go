@@ -26,7 +26,7 @@ type Objective struct {
 
 // Options are what a study is besides its space.
 type Options struct {
-	Seed       uint64      `json:"seed"`
+	Seed       uint64      `json:"seed"`                 // of all that is random
 	Trials     int         `json:"trials"`               // that are begun; 0: no limit
 	Objectives []Objective `json:"objectives,omitempty"` // none means one, which is minimized
 

@@ -164,6 +164,9 @@ func pluralOf(kind string) string {
 // way to them in a path and one of them.
 func kindOf(v reflect.Value) (kind, at string, inner reflect.Value) {
 	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		if v.Type() == reflect.TypeFor[any]() && v.IsNil() {
+			return "value", "", inner
+		}
 		if v.IsNil() {
 			v = reflect.Zero(v.Type().Elem())
 		} else {

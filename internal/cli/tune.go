@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -106,7 +108,7 @@ study. The same study makes the same trials, whatever the number of workers.`,
 				if err != nil {
 					return nil, nil, wrongFlag("space", "--space %v", err)
 				}
-				subject, err := trials.NewCommand(p.Command, space, o.Objective, a.seed, p.Units)
+				subject, err := trials.NewCommand(p.Command, o.Objective, a.seed, p.Units)
 				return subject, space, err
 			},
 		})
@@ -159,23 +161,27 @@ func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 				return err
 			}
 			var tuned *trials.Task
+			var space *tune.Space
 			return a.search(c.Context(), &search{
 				what: k.Name, seed: seedOf(cfg), o: o, out: run.Out, resume: run.resume,
 				prepare: func(ctx context.Context) (trials.Subject, *tune.Space, error) {
-					space := trials.Space(k, cfg)
-					if o.Space != "" {
-						var err error
+					var err error
+					if o.Space != "" { // what is wrong with it is said before the data are read
 						if space, err = trials.ReadSpace(o.Space, k, cfg); err != nil {
-							return nil, nil, err
+							return nil, nil, wrongFlag("space", "--space %v", plainFileError(err))
 						}
 					}
-					var err error
-					tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective)
-					return tuned, space, err
+					if tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective); err != nil {
+						return nil, nil, err
+					}
+					if space == nil {
+						space = tuned.Space()
+					}
+					return tuned, space, nil
 				},
-				recipe: func(v tune.Values) (string, error) { return tuned.Recipe(v) },
+				recipe: func(v tune.Values) (string, error) { return tuned.Recipe(space, v) },
 				train: func(ctx context.Context, v tune.Values) (*trainResult, error) {
-					cfg, err := tuned.Config(v)
+					cfg, err := tuned.Config(space, v)
 					if err != nil {
 						return nil, err
 					}
@@ -339,7 +345,10 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
-	header, why := trials.Begin(subject, space, s.options(subject))
+	header, why, err := trials.Begin(subject, space, s.options(subject))
+	if err != nil {
+		return err
+	}
 	if why != "" {
 		a.remark("this study cannot be repeated, only read: " + why)
 	}
@@ -361,6 +370,9 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
+	if err := keepWhy(ctx, kept, why); err != nil {
+		return err
+	}
 	opened := &openedStudy{Study: study, store: kept, header: header, address: s.address()}
 	if err := opened.read(ctx); err != nil {
 		return err
@@ -371,7 +383,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if len(opened.list) > 0 {
 		a.note("%s: %s so far", s.address(), countStates(countOf(opened.list)))
 	} else {
-		a.note("%s; the study is kept in %s", subject.Name(), s.address())
+		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.address())
 	}
 	result, err := a.doSearch(ctx, s, opened, subject)
 	if errors.Is(err, context.Canceled) {
@@ -415,26 +427,26 @@ const mostFrom = 10
 // doSearch works until the study is done, and on what follows.
 func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subject trials.Subject) (*tuneResult, error) {
 	view := a.newSearchView(study, s.o.Trials, s.o.Time)
-	o := &trials.Options{Workers: s.o.Workers, Time: s.o.Time, Note: view.note}
+	o := &trials.Options{Workers: s.o.Workers, Time: s.o.Time}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // what guardMemory found
+		o.Memory = limit
+	}
 	stop := view.watch(ctx)
 	err := trials.Work(ctx, study.Study, subject, o)
 	stop()
-	if err := cmp.Or(err, ctx.Err(), study.read(ctx)); err != nil {
+	if err := cmp.Or(study.read(context.WithoutCancel(ctx)), err, ctx.Err()); err != nil {
 		return nil, err
 	}
 	best := study.Best(study.list)
 	if len(best) == 0 {
 		return nil, study.noneComplete()
 	}
-	single := len(study.Options.Objectives) == 1
-	if single {
-		a.note("%s; the best three and the defaults are now computed with %s each", countStates(countOf(study.list)), report.Plural(trials.Seeds, "seed"))
-		if err := trials.Repeat(ctx, study.Study, subject, o); err != nil {
-			return nil, err
-		}
-		if study.verdict, err = trials.Judge(ctx, study.Study); err != nil {
-			return nil, err
-		}
+	a.note("%s; the best and the defaults are now computed with %s each", countStates(countOf(study.list)), report.Plural(trials.Seeds, "further seed"))
+	if err := trials.Repeat(ctx, study.Study, subject, o); err != nil {
+		return nil, err
+	}
+	if study.verdict, err = trials.Judge(ctx, study.Study); err != nil {
+		return nil, err
 	}
 	sum, err := study.summary(ctx)
 	if err != nil {
@@ -448,10 +460,7 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 	if err := study.page(sum).WriteFile(result.Page); err != nil {
 		return nil, err
 	}
-	if !single {
-		return result, nil
-	}
-	winner := study.best()[0]
+	winner := study.list[study.verdict.Winner]
 	text := study.recipe(winner)
 	if s.recipe != nil {
 		if text, err = s.recipe(winner.Values); err != nil {
@@ -459,7 +468,7 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 		}
 	}
 	result.Recipe = filepath.Join(s.out, recipeName)
-	head := fmt.Sprintf("# Trial %d of %s: %s\n# %s\n", winner.Number, s.address(), study.resultLine(winner), sum.Verdict.Text)
+	head := fmt.Sprintf("# Trial %d of %s: %s\n# %s\n", winner.Number, s.address(), study.resultLine(winner), study.verdict.Text)
 	if err := model.WriteFileAtomic(result.Recipe, func(w io.Writer) error { _, err := io.WriteString(w, head+text); return err }); err != nil {
 		return nil, err
 	}
@@ -470,6 +479,20 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 		}
 	}
 	return result, nil
+}
+
+// notRepeatable is the name of the study's text that says why it cannot be repeated.
+const notRepeatable = "not repeatable"
+
+// keepWhy keeps why a study cannot be repeated.
+func keepWhy(ctx context.Context, kept tune.Store, why string) error {
+	if old, err := kept.Get(ctx, notRepeatable); err != nil || old == why {
+		return err
+	}
+	if err := kept.Set(ctx, notRepeatable, "", why); !errors.Is(err, tune.ErrTaken) {
+		return err
+	}
+	return nil // another worker knew it too
 }
 
 // noneComplete is the error of a search of which no trial can be used.
@@ -493,10 +516,9 @@ func (a *app) searchStopped(s *openedStudy) error {
 
 // printResult writes the result of a search for people.
 func (s *openedStudy) printResult(w io.Writer, r *tuneResult) {
-	shown := s.best()
-	s.print(w, &r.studySummary, shown)
+	s.print(w, &r.studySummary, s.best())
 	if r.Model != nil {
-		fmt.Fprintf(w, "\nThe winner, trial %d:\n", shown[0].Number)
+		fmt.Fprintf(w, "\nThe winner, trial %d, trained anew:\n", s.verdict.Winner)
 		r.Model.print(w)
 	}
 	fmt.Fprintln(w)

@@ -19,7 +19,7 @@ import (
 )
 
 // searchView shows a study at work: on a terminal a block that is redrawn in place, elsewhere a line for each
-// trial that has ended.
+// trial that has ended or was paused.
 type searchView struct {
 	w     io.Writer
 	width func() int // columns of the terminal; nil: plain lines
@@ -29,9 +29,9 @@ type searchView struct {
 
 	mu     sync.Mutex
 	begun  time.Time
-	before int          // trials that had ended by then
-	told   map[int]bool // that have ended, by number
-	drawn  int          // lines of the block on the screen
+	before int            // trials that were done by then
+	told   map[int]string // what was told of a trial last
+	drawn  int            // lines of the block on the screen
 }
 
 // newSearchView returns the view of a study; nil with --quiet, whose methods do nothing.
@@ -39,13 +39,13 @@ func (a *app) newSearchView(s *openedStudy, total int, limit time.Duration) *sea
 	if a.quiet {
 		return nil
 	}
-	v := &searchView{w: a.stderr, study: s, total: total, limit: limit, begun: time.Now(), told: map[int]bool{}}
+	v := &searchView{w: a.stderr, study: s, total: total, limit: limit, begun: time.Now(), told: map[int]string{}}
 	for _, r := range s.list {
-		if ended(r) {
-			v.told[r.Number] = true
+		v.told[r.Number] = standing(r)
+		if r.State != tune.Running {
+			v.before++
 		}
 	}
-	v.before = len(v.told)
 	if isTerminal(a.stderr) && os.Getenv("TERM") != "dumb" {
 		fd := int(a.stderr.(*os.File).Fd())
 		v.width = func() int {
@@ -58,9 +58,12 @@ func (a *app) newSearchView(s *openedStudy, total int, limit time.Duration) *sea
 	return v
 }
 
-// ended reports whether nothing more becomes of a trial, as far as one can tell.
-func ended(r *tune.Record) bool {
-	return r.State == tune.Complete || r.State == tune.Pruned || r.State == tune.Failed
+// standing is the state of a trial, and how far it has come.
+func standing(r *tune.Record) string {
+	if n := len(r.Curve); r.State == tune.Paused && n > 0 {
+		return fmt.Sprintf("%s after %d", r.State, r.Curve[n-1].At)
+	}
+	return string(r.State)
 }
 
 const viewEvery = 300 * time.Millisecond
@@ -110,20 +113,6 @@ func (v *searchView) show(ctx context.Context) {
 	v.draw()
 }
 
-// note prints a sentence above the block.
-func (v *searchView) note(text string) {
-	if v == nil {
-		return
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.clear()
-	fmt.Fprintln(v.w, text)
-	if v.width != nil {
-		v.draw()
-	}
-}
-
 // clear removes the block.
 func (v *searchView) clear() {
 	if v.drawn > 0 {
@@ -132,25 +121,30 @@ func (v *searchView) clear() {
 	}
 }
 
-// tell prints a line for each trial that has ended since.
+// tell prints a line for each trial that has ended or was paused since.
 func (v *searchView) tell() {
-	for i, r := range v.study.list {
-		if v.told[r.Number] || !ended(r) {
+	s := v.study
+	for _, r := range s.list {
+		state := standing(r)
+		if r.State == tune.Running || v.told[r.Number] == state {
 			continue
 		}
-		v.told[r.Number] = true
+		v.told[r.Number] = state
 		if v.width != nil {
 			continue // which was in the block
 		}
-		text := fmt.Sprintf("trial %d %s", r.Number, r.State)
-		switch line := v.study.resultLine(r); {
+		if n := s.Options.Resource; r.State == tune.Paused && n > 0 {
+			state += fmt.Sprintf(" of %d", n)
+		}
+		text := fmt.Sprintf("trial %d %s", r.Number, state)
+		switch line := s.resultLine(r); {
 		case r.State == tune.Failed:
 			text += ": " + r.Error
 		case line != "":
 			text += ": " + line
 		}
-		text += "; " + v.study.paramsLine(r)
-		if best := v.study.Best(v.study.list[:i+1]); len(best) > 0 && len(v.study.Options.Objectives) == 1 {
+		text += "; " + s.paramsLine(r)
+		if best := s.Best(s.list); len(best) > 0 && len(s.Options.Objectives) == 1 {
 			text += fmt.Sprintf("; best %s, trial %d", valueText(best[0].Results, 0), best[0].Number)
 		}
 		fmt.Fprintln(v.w, text)
@@ -182,7 +176,7 @@ func (v *searchView) block(took time.Duration) (lines []string) {
 		}
 	}
 	for _, r := range s.list {
-		if ended(r) {
+		if r.State != tune.Running {
 			done++
 		}
 	}

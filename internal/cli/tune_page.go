@@ -20,7 +20,7 @@ const (
 
 // page is all of a study on a page. Its items are the trials.
 func (s *openedStudy) page(sum *studySummary) *report.Page {
-	p := &report.Page{Title: "Search for hyper-parameters", Subtitle: sum.Subject, Version: carousel.Version()}
+	p := &report.Page{Title: "Hyper-parameters of " + sum.Subject, Subtitle: countStates(sum.States), Version: carousel.Version()}
 	for _, r := range s.list {
 		p.Items = append(p.Items, s.card(r))
 	}

@@ -50,12 +50,21 @@ func (a *app) openStudy(ctx context.Context, address string) (*openedStudy, erro
 	return s, s.read(ctx)
 }
 
+// subject is what is tuned, in a line: a task, or a program.
+func (s *openedStudy) subject() string {
+	name, rest, _ := strings.Cut(s.header.Subject, "\n")
+	if name == "command" {
+		return oneLine(rest)
+	}
+	return name
+}
+
 // read takes in what has become of the study.
 func (s *openedStudy) read(ctx context.Context) (err error) {
 	if s.list, err = s.Trials(ctx); err != nil {
 		return err
 	}
-	repeated, err := s.store.Names(ctx, trials.RepeatPrefix)
+	repeated, err := s.store.Names(ctx, "repeat/")
 	if err == nil && len(repeated) > 0 && len(s.Best(s.list)) > 0 {
 		s.verdict, err = trials.Judge(ctx, s.Study)
 	}
@@ -98,13 +107,22 @@ type studySummary struct {
 }
 
 func (s *openedStudy) summary(ctx context.Context) (*studySummary, error) {
-	why, err := trials.NotRepeatable(ctx, s.Study)
-	if err != nil {
-		return nil, err
+	var reasons []string
+	for _, name := range []string{notRepeatable, trials.Ended} {
+		text, err := s.store.Get(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if name == trials.Ended && text != "" {
+			text = "it was ended " + text
+		}
+		if text != "" {
+			reasons = append(reasons, text)
+		}
 	}
 	out := &studySummary{
-		Study: s.address, Subject: s.header.Subject, Objectives: s.Options.Objectives, Sampler: s.Options.Sampler, Pruner: s.Options.Pruner,
-		Repeatable: why == "", Why: why, States: map[tune.State]int{}, Best: s.best(), Verdict: s.verdict,
+		Study: s.address, Subject: s.subject(), Objectives: s.Options.Objectives, Sampler: s.Options.Sampler, Pruner: s.Options.Pruner,
+		Repeatable: len(reasons) == 0, Why: strings.Join(reasons, "; "), States: map[tune.State]int{}, Best: s.best(), Verdict: s.verdict,
 	}
 	for _, r := range s.list {
 		out.States[r.State]++
@@ -204,17 +222,17 @@ func (s *openedStudy) finalistTable() *report.Table {
 	if s.verdict == nil {
 		return nil
 	}
-	t := report.NewTable("trial", s.Options.Objectives[0].Name, "deviation", "by seed")
+	t := report.NewTable("trial", s.Options.Objectives[0].Name, "deviation", "by seed", "as a trial")
 	for _, f := range s.verdict.Finalists {
 		name := strconv.Itoa(f.Trial)
 		if f.Trial == s.verdict.Defaults {
 			name += " (defaults)"
 		}
 		var scores []string
-		for _, x := range f.Scores {
+		for _, x := range f.Values {
 			scores = append(scores, report.Number(x))
 		}
-		t.Add(name, report.Number(f.Mean), report.Number(f.SD), strings.Join(scores, ", "))
+		t.Add(name, report.Number(f.Mean), report.Number(f.SD), strings.Join(scores, ", "), report.Number(f.First))
 		t.Rows[len(t.Rows)-1].Best = f.Trial == s.verdict.Winner
 		t.Items = append(t.Items, f.Trial)
 	}
@@ -229,12 +247,12 @@ func (s *openedStudy) print(w io.Writer, sum *studySummary, list []*tune.Record)
 		s.trialTable(list).Print(w)
 	}
 	if t := s.finalistTable(); t != nil {
-		fmt.Fprintf(w, "\nThe best trials and the defaults, trained with %s each\n\n", report.Plural(trials.Seeds, "seed"))
+		fmt.Fprintf(w, "\nThe best trials and the defaults, trained with %s each\n\n", report.Plural(trials.Seeds, "further seed"))
 		t.Print(w)
 	}
 	if sum.Verdict != nil {
 		fmt.Fprintf(w, "\n%s\n", sum.Verdict.Text)
-	} else if len(sum.Best) > 0 && len(s.Options.Objectives) == 1 {
+	} else if len(sum.Best) > 0 {
 		fmt.Fprintf(w, "\nThe best trial is %d; the noise of the seed is not known yet.\n", sum.Best[0].Number)
 	}
 	if !sum.Repeatable {
