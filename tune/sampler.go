@@ -23,11 +23,17 @@ type observation struct {
 type knowledge struct {
 	space      *Space
 	objectives int
-	trials     []observation // by number; those at work have no losses
-	number     int           // of the trial that is wanted
-	first      int           // trials that are not the sampler's: the default and those at random
-	seed       uint64        // of the study
-	rand       *rand.Rand    // of this trial
+	trials     []observation   // by number; those at work have no losses
+	number     int             // of the trial that is wanted
+	first      int             // trials that are not the sampler's: the default and those at random
+	seed       uint64          // of the study
+	rand       *rand.Rand      // of this trial
+	tried      map[string]bool // values of all trials, as texts
+}
+
+// fresh reports whether values are of no trial yet and keep the constraints on parameters.
+func (k *knowledge) fresh(v Values) bool {
+	return !k.tried[k.space.text(v)] && k.space.Allows(v)
 }
 
 // finished are the trials with losses, those that failed among them.
@@ -41,7 +47,7 @@ func (k *knowledge) finished() (list []observation) {
 }
 
 // A sampler proposes the values of the next trial as a function of what is known. It keeps nothing
-// from one call to the next, so that any worker proposes the same.
+// from one call to the next, so that any worker proposes the same. nil: there are no more values.
 type sampler interface {
 	sample(k *knowledge) Values
 }
@@ -52,8 +58,11 @@ var samplers = map[string]struct {
 	blind   bool // it looks at no result
 	several bool // it is for several objectives too
 }{
+	"grid":   {grid{}, true, true},
 	"nsga2":  {nsga2{}, false, true},
 	"random": {uniform{}, true, true},
+	"sobol":  {sobol{}, true, true},
+	"tpe":    {tpe{}, false, false},
 }
 
 // SamplerNames returns the names of the samplers.

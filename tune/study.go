@@ -103,7 +103,9 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 		return nil, err
 	}
 	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
-	s.plan, err = samplerOf(&s.Options)
+	if s.plan, err = samplerOf(&s.Options); err == nil && s.plan == "grid" {
+		err = space.checkGrid()
+	}
 	return s, err
 }
 
@@ -324,9 +326,11 @@ func (s *Study) next(ctx context.Context) (*Piece, error) {
 		return p, nil
 	}
 	if s.Options.Trials == 0 || len(h.trials) < s.Options.Trials {
-		p.Trial, p.Until = len(h.trials), s.firstRung(len(h.trials))
-		p.Values, p.Origin, err = s.begin(h, queue)
-		return p, err
+		v, origin, err := s.begin(h, queue)
+		if !errors.Is(err, ErrDone) { // the sampler has more values
+			p.Trial, p.Until, p.Values, p.Origin = len(h.trials), s.firstRung(len(h.trials)), v, origin
+			return p, err
+		}
 	}
 	if slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }) || s.Options.Asynchronous && h.running() {
 		if s.Options.Asynchronous {
@@ -359,9 +363,9 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 	if !kind.blind && number < k.first {
 		from, origin = around{}, "startup"
 	}
-	tried := map[string]bool{}
+	k.tried = map[string]bool{}
 	for _, t := range h.trials {
-		tried[s.Space.text(t.values)] = true
+		k.tried[s.Space.text(t.values)] = true
 	}
 	var v Values
 	for try := range 400 {
@@ -369,8 +373,10 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 		if try >= 100 {
 			from = uniform{} // what the sampler prefers is used up or not allowed
 		}
-		v = from.sample(k)
-		if s.Space.Allows(v) && !tried[s.Space.text(v)] {
+		if v = from.sample(k); v == nil {
+			return nil, "", ErrDone
+		}
+		if k.fresh(v) {
 			return v, origin, nil
 		}
 	}
