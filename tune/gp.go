@@ -209,7 +209,9 @@ func draw(y []float64) {
 		}
 	}
 	for i := range y {
-		y[i] = math.Log1p((y[i] - least) / width)
+		if y[i] = (y[i] - least) / width; y[i] > 1 {
+			y[i] = 1 + math.Log(y[i])
+		}
 	}
 }
 
