@@ -20,7 +20,7 @@ import (
 type handle func() tune.Store
 
 // stores are the kinds of stores, all of which keep the same laws.
-func stores(t *testing.T) map[string]func(t *testing.T) handle {
+func stores() map[string]func(t *testing.T) handle {
 	opened := func(t *testing.T, address string) handle {
 		return func() tune.Store {
 			s, err := Open(t.Context(), address, true)
@@ -40,13 +40,14 @@ func stores(t *testing.T) map[string]func(t *testing.T) handle {
 			s := tune.NewMemory()
 			return func() tune.Store { return s }
 		},
-		"sqlite": func(t *testing.T) handle { return opened(t, filepath.Join(t.TempDir(), "study.db")) },
+		"sqlite":   func(t *testing.T) handle { return opened(t, filepath.Join(t.TempDir(), "study.db")) },
+		"postgres": func(t *testing.T) handle { return opened(t, newPostgresStudy(t)) },
 	}
 }
 
 // everywhere runs a test on each kind of store.
 func everywhere(t *testing.T, test func(t *testing.T, open handle)) {
-	for name, begin := range stores(t) {
+	for name, begin := range stores() {
 		t.Run(name, func(t *testing.T) { test(t, begin(t)) })
 	}
 }

@@ -159,7 +159,7 @@ func (f *sqliteFile) explain(err error) error {
 	case sqlite3.SQLITE_CORRUPT:
 		return wrong("the file is damaged", "look at it with: sqlite3 FILE .recover")
 	case sqlite3.SQLITE_READONLY:
-		return wrong("it cannot be written", "a study is a file in a folder, both of which may be written by you, even to be shown; or copy it")
+		return wrong("it cannot be written", "make the file and its folder writable, or go on with a copy")
 	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH:
 		return wrong("it cannot be opened", "look at the permissions of the file and of its folder, which must be writable")
 	case sqlite3.SQLITE_FULL:
