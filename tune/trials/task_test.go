@@ -207,12 +207,21 @@ func study(t testing.TB, s Subject, space *tune.Space, store tune.Store, o tune.
 	return one
 }
 
+// small is a space whose trials take no time.
+const small = `
+lr: {low: 1e-3, high: 1e-1, log: true, default: 0.005}
+hidden: {low: 4, high: 16, type: int, default: 8}
+dropout: {low: 0, high: 0.5, step: 0.05, default: 0.3}
+layers: {low: 1, high: 2, type: int, default: 1}
+rnn_dropout: {low: 0.1, high: 0.5, default: 0.2, when: layers, is: [2]}
+`
+
 // A study of a task has the same trials for any number of workers, and its best ones are repeated and judged.
 func TestStudyOfTask(t *testing.T) {
 	var want string
 	for _, workers := range []int{1, 3} {
 		subject := newTask(t, "classify")
-		s := study(t, subject, subject.Space(), tune.NewMemory(), tune.Options{Trials: 7, Sampler: "random", Pruner: "asha", Lag: 3, Seed: 1})
+		s := study(t, subject, space(t, small), tune.NewMemory(), tune.Options{Trials: 9, Sampler: "random", Pruner: "asha", Lag: 3, Seed: 1})
 		if s.Options.Resource != 6 || s.Options.Objectives[0] != (tune.Objective{Name: "accuracy", Maximize: true}) {
 			t.Fatalf("%+v", s.Options)
 		}
@@ -236,7 +245,7 @@ func TestStudyOfTask(t *testing.T) {
 		} else if got.String() != want {
 			t.Errorf("other trials:\n%s", got.String())
 		}
-		if len(list) != 7 || states[tune.Complete] == 0 || states[tune.Paused] == 0 || list[0].Origin != "default" || list[0].Steps == 0 {
+		if len(list) != 9 || states[tune.Complete] == 0 || states[tune.Paused] == 0 || list[0].Origin != "default" || list[0].Steps == 0 {
 			t.Error(states)
 		}
 		if left, _ := os.ReadDir(o.Scratch); len(left) > 0 {

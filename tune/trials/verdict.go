@@ -28,16 +28,30 @@ const (
 	Seeds = 3
 )
 
-// finalists returns the numbers of the best trials, the best first, and of the defaults, -1 if they have no result. Of
-// several objectives the best are those of the front with the best first one.
+// finalists returns the numbers of the best trials, the best first, and of the defaults, -1 if they have failed. Where a pruner
+// has left too few that are complete, those that came furthest stand in, as all are trained to the end with further
+// seeds. Of several objectives the best are those of the front with the best first one.
 func finalists(study *tune.Study, list []*tune.Record) (best []int, defaults int) {
 	good := study.Best(list)
-	slices.SortStableFunc(good, func(a, b *tune.Record) int { return cmp.Compare(study.Losses(a)[0], study.Losses(b)[0]) })
+	for _, r := range list {
+		if (r.State == tune.Paused || r.State == tune.Pruned) && len(r.Broken) == 0 && r.Value != nil {
+			good = append(good, r)
+		}
+	}
+	came := func(r *tune.Record) int {
+		if r.State == tune.Complete || len(r.Curve) == 0 {
+			return math.MaxInt
+		}
+		return r.Curve[len(r.Curve)-1].At
+	}
+	slices.SortStableFunc(good, func(a, b *tune.Record) int {
+		return cmp.Or(cmp.Compare(came(b), came(a)), cmp.Compare(study.Losses(a)[0], study.Losses(b)[0]))
+	})
 	for _, r := range good[:min(Finalists, len(good))] {
 		best = append(best, r.Number)
 	}
 	defaults = defaultsOf(study.Space, list)
-	if defaults >= 0 && (list[defaults].State != tune.Complete || len(list[defaults].Broken) > 0) {
+	if defaults >= 0 && (list[defaults].Value == nil || len(list[defaults].Broken) > 0) {
 		defaults = -1
 	}
 	return best, defaults
@@ -368,19 +382,28 @@ func (v *Verdict) compare() {
 	}
 	v.Gain = math.Abs(w.Mean - d.Mean)
 	means := fmt.Sprintf("%s %s against %s", v.Objective, report.Number(w.Mean), report.Number(d.Mean))
-	percent := func(x float64) string { return report.Number(100 * x / math.Abs(d.Mean)) }
+	by := func(x float64) string { return report.Number(x) }
+	unit := ""
+	if w.Mean*d.Mean > 0 { // otherwise shares say nothing
+		by = func(x float64) string { return report.Number(100 * x / math.Abs(d.Mean)) }
+		unit = " %"
+	}
 	n := min(len(w.Values), len(d.Values))
 	if n < 2 {
-		v.Text = fmt.Sprintf("trial %d is better than the defaults by %s %% (%s), of which the seeds' noise is not known: too few runs with other seeds have a result", w.Trial, percent(v.Gain), means)
+		v.Text = fmt.Sprintf("trial %d is better than the defaults by %s%s (%s), and the seeds' noise is not known: too few runs with other seeds have a result", w.Trial, by(v.Gain), unit, means)
 		return
 	}
 	v.Within = welch(w, d)
 	v.Beats = v.Gain > v.Within
-	verb, end := "beats the defaults", ""
-	if !v.Beats {
-		verb, end = "does not beat the defaults by more than the seeds' noise", ": better"
+	noise := fmt.Sprintf("± %s (95 %%)", by(v.Within))
+	if v.Within == 0 {
+		noise = "(which no seed changes)"
 	}
-	v.Text = fmt.Sprintf("trial %d %s%s by %s %% ± %s (95 %%): %s, means of %d seeds", w.Trial, verb, end, percent(v.Gain), percent(v.Within), means, n)
+	format := "trial %d beats the defaults by %s%s %s: %s, means of %d seeds"
+	if !v.Beats {
+		format = "trial %d does not beat the defaults by more than the seeds' noise: it is better by %s%s %s: %s, means of %d seeds"
+	}
+	v.Text = fmt.Sprintf(format, w.Trial, by(v.Gain), unit, noise, means, n)
 }
 
 // welch returns half of the 95 % interval of the difference of two means, by Welch's t test (1947).
