@@ -176,8 +176,11 @@ func (h *Header) differs(other *Header) error {
 
 // firstDifference returns the lines, or fields of JSON, in which two texts differ first.
 func firstDifference(a, b string) (string, string) {
-	cut := func(r rune) bool { return r == '\n' || r == ',' }
-	x, y := strings.FieldsFunc(a, cut), strings.FieldsFunc(b, cut)
+	by := ","
+	if strings.Contains(a+b, "\n") {
+		by = "\n"
+	}
+	x, y := strings.Split(a, by), strings.Split(b, by)
 	for i := range min(len(x), len(y)) {
 		if x[i] != y[i] {
 			return x[i], y[i]

@@ -8,9 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -27,7 +25,6 @@ type searchView struct {
 	total int           // trials
 	limit time.Duration // 0: none
 
-	mu     sync.Mutex
 	begun  time.Time
 	before int            // trials that were done by then
 	told   map[int]string // what was told of a trial last
@@ -73,27 +70,22 @@ func (v *searchView) watch(ctx context.Context) (stop func()) {
 	if v == nil {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
+	ctx = context.WithoutCancel(ctx) // what was done before Ctrl-C is shown too
+	end, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
 			v.show(ctx)
 			select {
-			case <-ctx.Done():
+			case <-end:
+				v.show(ctx)
+				v.clear()
 				return
 			case <-time.After(viewEvery):
 			}
 		}
 	}()
-	return func() {
-		cancel()
-		<-done
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.clear()
-		v.tell()
-	}
+	return func() { close(end); <-done }
 }
 
 // show reads the study and shows it. What cannot be read now is shown the next time.
@@ -102,15 +94,16 @@ func (v *searchView) show(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	v.study.list = list
 	if v.width == nil {
 		v.tell()
 		return
 	}
 	v.clear()
-	v.draw()
+	for _, line := range v.block(time.Since(v.begun)) {
+		fmt.Fprintln(v.w, report.Shorten(line, max(v.width()-1, 10))) // the last column stays free: some terminals wrap when it is filled
+		v.drawn++
+	}
 }
 
 // clear removes the block.
@@ -130,9 +123,6 @@ func (v *searchView) tell() {
 			continue
 		}
 		v.told[r.Number] = state
-		if v.width != nil {
-			continue // which was in the block
-		}
 		if n := s.Options.Resource; r.State == tune.Paused && n > 0 {
 			state += fmt.Sprintf(" of %d", n)
 		}
@@ -153,17 +143,6 @@ func (v *searchView) tell() {
 
 // mostRunning is the number of running trials that the block has lines for.
 const mostRunning = 12
-
-// draw draws the block.
-func (v *searchView) draw() {
-	for _, line := range v.block(time.Since(v.begun)) {
-		if most := max(v.width()-1, 10); utf8.RuneCountInString(line) > most {
-			line = report.Shorten(line, most)
-		}
-		fmt.Fprintln(v.w, line)
-		v.drawn++
-	}
-}
 
 // block returns the lines of the block after a time.
 func (v *searchView) block(took time.Duration) (lines []string) {
