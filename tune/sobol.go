@@ -2,6 +2,7 @@ package tune
 
 import (
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,19 +12,20 @@ import (
 // projection on few parameters. Parameters after the 64th are drawn at random.
 type sobol struct{}
 
-// sobolPoints are looked at to find one that keeps the constraints and is new.
-const sobolPoints = 1 << 16
+func (sobol) sample(k *knowledge) Values { return k.sobol((*Param).At) }
 
-func (sobol) sample(k *knowledge) Values {
-	for n := range uint32(sobolPoints) {
-		j := -1
+// sobolPoints are looked at to find one that is fresh.
+const sobolPoints = 1 << 14
+
+// sobol returns the values that of makes of the first point whose values are fresh, and random ones if there is none.
+func (k *knowledge) sobol(of func(p *Param, u float64) any) Values {
+	for n := uint32(0); n < sobolPoints && k.try == 0; n++ {
 		v := k.space.Build(func(p *Param, _ Values) any {
-			for j++; k.space.Params[j] != p; j++ { // the same dimension, whatever else is used
-			}
+			j := slices.Index(k.space.Params, p) // the same dimension, whatever else is used
 			if j >= len(directions) {
-				return p.At(k.rand.Float64())
+				return of(p, k.rand.Float64())
 			}
-			return p.At(sobolAt(k.seed, n, j))
+			return of(p, sobolAt(k.seed, n, j))
 		})
 		if k.fresh(v) {
 			return v

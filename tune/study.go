@@ -372,7 +372,7 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 	}
 	var v Values
 	for try := range 400 {
-		k.rand = rand.New(rand.NewPCG(s.Options.Seed, uint64(number)<<20|uint64(try)))
+		k.try, k.rand = try, rand.New(rand.NewPCG(s.Options.Seed, uint64(number)<<20|uint64(try)))
 		if try >= 100 {
 			from = uniform{} // what the sampler prefers is used up or not allowed
 		}
