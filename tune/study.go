@@ -176,9 +176,10 @@ func (h *Header) differs(other *Header) error {
 
 // firstDifference returns the lines, or fields of JSON, in which two texts differ first.
 func firstDifference(a, b string) (string, string) {
-	by := ","
-	if strings.Contains(a+b, "\n") {
-		by = "\n"
+	by := "\n"
+	if !strings.Contains(a+b, by) {
+		plain := strings.NewReplacer("{", "", "}", "", `"`, "")
+		a, b, by = plain.Replace(a), plain.Replace(b), ","
 	}
 	x, y := strings.Split(a, by), strings.Split(b, by)
 	for i := range min(len(x), len(y)) {

@@ -106,7 +106,7 @@ study. The same study makes the same trials, whatever the number of workers.`,
 				}
 				space, err := tune.ParseSpace(o.Space, text)
 				if err != nil {
-					return nil, nil, wrongFlag("space", "--space %v", err)
+					return nil, nil, wrongSpace(o.Space, err)
 				}
 				subject, err := trials.NewCommand(p.Command, o.Objective, a.seed, p.Units)
 				return subject, space, err
@@ -124,6 +124,17 @@ study. The same study makes the same trials, whatever the number of workers.`,
 	}
 	c.AddCommand(a.tuneShowCommand(), a.tuneExportCommand(), a.tuneBestCommand(), a.tuneImportanceCommand())
 	return c
+}
+
+// wrongSpace is the error of a space file that cannot be used.
+func wrongSpace(path string, err error) error {
+	if input := (*data.InputError)(nil); errors.As(err, &input) {
+		return err
+	}
+	if plain := plainFileError(err); plain != err {
+		return wrongFlag("space", "--space %s: %v", path, plain)
+	}
+	return wrongFlag("space", "--space %v", err)
 }
 
 const searchHelp = `
@@ -168,7 +179,7 @@ func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 					var err error
 					if o.Space != "" { // what is wrong with it is said before the data are read
 						if space, err = trials.ReadSpace(o.Space, k, cfg); err != nil {
-							return nil, nil, wrongFlag("space", "--space %v", plainFileError(err))
+							return nil, nil, wrongSpace(o.Space, err)
 						}
 					}
 					if tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective); err != nil {
@@ -349,6 +360,9 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
+	if _, err := tune.New(space, header.Options); err != nil { // options that do not go together
+		return misusef("%v", err)
+	}
 	if why != "" {
 		a.remark("this study cannot be repeated, only read: " + why)
 	}
@@ -385,11 +399,18 @@ func (a *app) search(ctx context.Context, s *search) error {
 	} else {
 		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.address())
 	}
+	isNew := len(opened.list) == 0
 	result, err := a.doSearch(ctx, s, opened, subject)
 	if errors.Is(err, context.Canceled) {
 		return a.searchStopped(opened)
 	}
 	if err != nil {
+		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !isServer(s.address()) {
+			kept.Close()
+			for _, suffix := range []string{"", "-wal", "-shm"} { // so that the corrected command can begin it
+				os.Remove(s.address() + suffix)
+			}
+		}
 		return err
 	}
 	name := "tune." + s.what
@@ -437,9 +458,8 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 	if err := cmp.Or(study.read(context.WithoutCancel(ctx)), err, ctx.Err()); err != nil {
 		return nil, err
 	}
-	best := study.Best(study.list)
-	if len(best) == 0 {
-		return nil, study.noneComplete()
+	if !slices.ContainsFunc(study.list, func(r *tune.Record) bool { return r.Value != nil && len(r.Broken) == 0 }) {
+		return nil, study.noResult()
 	}
 	a.note("%s; the best and the defaults are now computed with %s each", countStates(countOf(study.list)), report.Plural(trials.Seeds, "further seed"))
 	if err := trials.Repeat(ctx, study.Study, subject, o); err != nil {
@@ -495,18 +515,18 @@ func keepWhy(ctx context.Context, kept tune.Store, why string) error {
 	return nil // another worker knew it too
 }
 
-// noneComplete is the error of a search of which no trial can be used.
-func (s *openedStudy) noneComplete() error {
+// noResult is the error of a search of which no trial can be used.
+func (s *openedStudy) noResult() error {
 	counts := countStates(countOf(s.list))
 	for _, r := range s.list {
 		switch {
 		case r.State == tune.Failed:
-			return fmt.Errorf("no trial is complete (%s); trial %d failed: %s", counts, r.Number, r.Error)
+			return fmt.Errorf("no trial has a result (%s); trial %d failed: %s", counts, r.Number, r.Error)
 		case len(r.Broken) > 0:
-			return fmt.Errorf("no trial is complete and keeps all constraints (%s); trial %d breaks %s; loosen the bound or narrow the space", counts, r.Number, r.Broken[0])
+			return fmt.Errorf("no trial keeps all constraints (%s); trial %d breaks %s; loosen the bound or narrow the space", counts, r.Number, r.Broken[0])
 		}
 	}
-	return &data.InputError{Problem: "no trial is complete (" + counts + ")", Fix: "give more --time or --trials, and --resume"}
+	return fmt.Errorf("no trial has a result (%s); give more --time, and --resume", counts)
 }
 
 // searchStopped is the error after Ctrl-C, which tells how to continue.

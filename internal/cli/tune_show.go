@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/csv"
 	"fmt"
@@ -65,29 +64,24 @@ func (s *openedStudy) read(ctx context.Context) (err error) {
 		return err
 	}
 	repeated, err := s.store.Names(ctx, "repeat/")
-	if err == nil && len(repeated) > 0 && len(s.Best(s.list)) > 0 {
+	if err == nil && len(repeated) > 0 {
 		s.verdict, err = trials.Judge(ctx, s.Study)
 	}
 	return err
 }
 
-// best are the trials that are worth a look, the best first: those of the front or, of one objective, at most three. The
+// best are the trials that are worth a look, the best first: of one objective at most three, of several those of the front. The
 // winner over several seeds comes before the others.
 func (s *openedStudy) best() []*tune.Record {
 	list := s.Best(s.list)
-	if len(s.Options.Objectives) > 1 {
-		return list
-	}
 	if s.verdict != nil {
-		winner := func(r *tune.Record) int {
-			if r.Number == s.verdict.Winner {
-				return 0
-			}
-			return 1
-		}
-		slices.SortStableFunc(list, func(a, b *tune.Record) int { return cmp.Compare(winner(a), winner(b)) })
+		winner := s.list[s.verdict.Winner]
+		list = slices.Insert(slices.DeleteFunc(list, func(r *tune.Record) bool { return r == winner }), 0, winner)
 	}
-	return list[:min(len(list), 3)]
+	if len(s.Options.Objectives) == 1 {
+		list = list[:min(len(list), trials.Finalists)]
+	}
+	return list
 }
 
 // studySummary is the result of show, and part of that of tune.
