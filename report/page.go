@@ -97,8 +97,9 @@ type Table struct {
 
 // Column is a column of a table. Numbers are aligned to the right.
 type Column struct {
-	Name   string
-	Number bool
+	Name    string
+	Number  bool
+	Literal bool // the name is shown as it is, without a capital letter
 }
 
 // Row is a row of a table. The best row is highlighted.

@@ -30,7 +30,12 @@ func (s *openedStudy) page(sum *studySummary) *report.Page {
 	}
 	p.Add("History", s.histories())
 	p.Add("Learning curves", s.curves())
-	important, err := s.Importance(s.list)
+	shown, at := s.comparable()
+	when := ""
+	if at > 0 {
+		when = fmt.Sprintf(" Trials are compared as they were after %s, since few are complete.", s.unitsText(at))
+	}
+	important, err := s.Importance(shown)
 	order := slices.Clone(s.Space.Params) // the most important first
 	if err == nil {
 		rank := func(p *tune.Param) int {
@@ -38,11 +43,11 @@ func (s *openedStudy) page(sum *studySummary) *report.Page {
 		}
 		slices.SortStableFunc(order, func(a, b *tune.Param) int { return rank(a) - rank(b) })
 		p.Add("Importance of the parameters", importanceFigure(important),
-			report.Text("The share of each parameter in what tells the best tenth of the trials from all of them (PED-ANOVA, Watanabe et al. 2023)."))
+			report.Text("The share of each parameter in what tells the best tenth of the trials from all of them (PED-ANOVA, Watanabe et al. 2023)."+when))
 	}
 	p.Add("Parameters and results", s.parallel(order))
 	p.Add("Parameter by parameter", s.slices(order))
-	p.Add("Two parameters", s.contours(order))
+	p.Add("Two parameters", s.contours(shown, order, when))
 	p.Add("Trials", s.trialTable(s.list), s.failures())
 	p.Add("The study", report.Pairs{
 		{Name: "study", Value: sum.Study}, {Name: "sampler", Value: sum.Sampler}, {Name: "pruner", Value: sum.Pruner},
@@ -201,7 +206,7 @@ func (s *openedStudy) histories() *report.Figure {
 
 // curves draws the first objective of all trials part way; nil if none is known.
 func (s *openedStudy) curves() *report.Figure {
-	lines := &report.Lines{X: report.Axis{Label: "Units of training, such as epochs"}, Y: s.valueAxis(0)}
+	lines := &report.Lines{X: report.Axis{Label: s.unitName()}, Y: s.valueAxis(0)}
 	named := map[string]bool{}
 	add := func(r *tune.Record, name string, color report.Color) {
 		one := report.Series{Color: color, Items: []int{r.Number}}
@@ -345,6 +350,50 @@ func (s *openedStudy) failures() *report.Table {
 	return t
 }
 
+// enough is the number of trials among which a difference says something.
+const enough = 10
+
+// comparable returns the trials by which parameters are compared: the complete ones or, where these are few, all that
+// have come as far as at least half of them, as if they had ended there, after at units.
+func (s *openedStudy) comparable() (list []*tune.Record, at int) {
+	complete := countOf(s.list)[tune.Complete]
+	var last []int // units behind each trial
+	for _, r := range s.list {
+		if n := len(r.Curve); n > 0 {
+			last = append(last, r.Curve[n-1].At)
+		}
+	}
+	if complete >= enough || len(last) < enough || len(s.Options.Objectives) > 1 {
+		return s.list, 0
+	}
+	slices.SortFunc(last, func(a, b int) int { return b - a })
+	at = last[max(enough, len(last)/2)-1]
+	for _, r := range s.list {
+		if i := slices.IndexFunc(r.Curve, func(q tune.Point) bool { return q.At >= at }); i >= 0 {
+			one := *r
+			one.State, one.Results = tune.Complete, r.Curve[i].Values
+			list = append(list, &one)
+		}
+	}
+	return list, at
+}
+
+// unitName is what the work on a trial is counted in.
+func (s *openedStudy) unitName() string {
+	if strings.HasPrefix(s.header.Subject, "command\n") {
+		return "at"
+	}
+	return "Epoch"
+}
+
+// unitsText counts units.
+func (s *openedStudy) unitsText(n int) string {
+	if s.unitName() == "at" {
+		return fmt.Sprintf("at=%d", n)
+	}
+	return report.Plural(n, "epoch")
+}
+
 // Contours: cells of a side where numbers are a continuum, levels of the colours, how far a trial counts
 // as a standard deviation in shares of a side, and the weight below which nothing is known.
 const (
@@ -354,9 +403,9 @@ const (
 	contourLeast  = 0.1
 )
 
-// contours draws the first objective over the two most important parameters, smoothed; nil if there
-// are too few trials to tell.
-func (s *openedStudy) contours(order []*tune.Param) *report.Figure {
+// contours draws the first objective of complete trials over the two most important parameters, smoothed; nil if there
+// are too few trials to tell. when says which results these are.
+func (s *openedStudy) contours(list []*tune.Record, order []*tune.Param, when string) *report.Figure {
 	order = slices.DeleteFunc(slices.Clone(order), func(p *tune.Param) bool { return p.Count() == 1 || p.When != "" })
 	if len(order) < 2 {
 		return nil
@@ -365,7 +414,7 @@ func (s *openedStudy) contours(order []*tune.Param) *report.Figure {
 	type point struct{ x, y, v float64 }
 	var points []point
 	heat := &report.Heat{Up: true, Legend: s.Options.Objectives[0].Name}
-	for _, r := range s.list {
+	for _, r := range list {
 		if r.State == tune.Complete {
 			points = append(points, point{px.Unit(r.Values[px.Name]), py.Unit(r.Values[py.Name]), r.Results[0]})
 			heat.Dots.X, heat.Dots.Y, heat.Dots.Items = append(heat.Dots.X, px.Unit(r.Values[px.Name])), append(heat.Dots.Y, py.Unit(r.Values[py.Name])), append(heat.Dots.Items, r.Number)
@@ -404,7 +453,7 @@ func (s *openedStudy) contours(order []*tune.Param) *report.Figure {
 		heat.Values = append(heat.Values, row)
 	}
 	level(heat.Values, contourLevels)
-	return &report.Figure{Plot: heat, Width: 720, Height: 420, Caption: fmt.Sprintf("%s over %s and %s, smoothed between the complete trials, whatever their other parameters. Where there is no colour no trial was near.", s.Options.Objectives[0].Name, px.Name, py.Name)}
+	return &report.Figure{Plot: heat, Width: 720, Height: 420, Caption: fmt.Sprintf("%s over %s and %s, smoothed between the trials, whatever their other parameters. Where there is no colour no trial was near.", s.Options.Objectives[0].Name, px.Name, py.Name) + when}
 }
 
 // level rounds values to so many levels, whose borders are seen as contours.

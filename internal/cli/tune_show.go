@@ -189,7 +189,7 @@ func (s *openedStudy) trialTable(list []*tune.Record) *report.Table {
 	}
 	number("steps")
 	for _, p := range s.Space.Params {
-		t.Columns = append(t.Columns, report.Column{Name: p.Name, Number: p.Type != tune.Choice})
+		t.Columns = append(t.Columns, report.Column{Name: p.Name, Number: p.Type != tune.Choice, Literal: true})
 	}
 	best := s.best()
 	for _, r := range list {
@@ -449,8 +449,9 @@ func (s *openedStudy) resultLine(r *tune.Record) string {
 
 // importances is the result of tune importance.
 type importances struct {
-	Study      string            `json:"study"`      // where it is kept
-	Parameters []tune.Importance `json:"parameters"` // of the space, the most important first
+	Study      string            `json:"study"`        // where it is kept
+	At         int               `json:"at,omitempty"` // units of work after which trials are compared, where few are complete; absent where complete trials are
+	Parameters []tune.Importance `json:"parameters"`   // of the space, the most important first
 }
 
 func (a *app) tuneImportanceCommand() *cobra.Command {
@@ -469,11 +470,15 @@ func (a *app) tuneImportanceCommand() *cobra.Command {
 			return err
 		}
 		defer s.store.Close()
-		list, err := s.Importance(s.list)
+		shown, at := s.comparable()
+		list, err := s.Importance(shown)
 		if err != nil {
 			return err
 		}
-		return a.emit("tune.importance", &importances{s.address, list}, func(w io.Writer) {
+		return a.emit("tune.importance", &importances{s.address, at, list}, func(w io.Writer) {
+			if at > 0 {
+				fmt.Fprintf(w, "By the results after %s, since few trials are complete\n\n", s.unitsText(at))
+			}
 			t := report.NewTable("parameter", "importance")
 			for _, one := range list {
 				t.Add(one.Name, report.Percent(one.Share))
