@@ -204,6 +204,7 @@ func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 	}
 	base.Bind(c.Flags(), "seed")
 	mine := pflag.NewFlagSet(k.Name, pflag.ContinueOnError)
+	mine.SortFlags = false
 	own.Bind(mine)
 	mine.VisitAll(func(f *pflag.Flag) {
 		if there := c.Flags().Lookup(f.Name); there != nil {

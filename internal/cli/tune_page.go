@@ -120,7 +120,7 @@ var stateLooks = []struct {
 	state tune.State
 	color report.Color
 }{
-	{tune.Pruned, report.Muted}, {tune.Paused, report.Amber}, {tune.Running, report.Sky}, {tune.Failed, report.Orange}, {tune.Complete, report.Blue},
+	{tune.Pruned, report.Muted}, {tune.Paused, report.Muted}, {tune.Running, report.Sky}, {tune.Failed, report.Orange}, {tune.Complete, report.Blue},
 }
 
 // dots are a series of dots for each state, and one for the best trials; x and y are NaN
