@@ -52,6 +52,7 @@ var samplers = map[string]struct {
 	blind   bool // it looks at no result
 	several bool // it is for several objectives too
 }{
+	"cmaes":  {cmaes{}, true, false},
 	"gp":     {bayes{}, false, true},
 	"nsga2":  {nsga2{}, false, true},
 	"random": {uniform{}, true, true},
