@@ -125,6 +125,17 @@ type Hooks struct {
 	// finite in a step that a scaler will skip.
 	OnGradients func(s *tensor.Slab)
 
+	// OnStep is called after each optimizer step, also one that a scaler skipped.
+	// Return ErrStop to end the run as a limit does: the epoch is closed early,
+	// without an error; another error ends the run with it at once. Several ranks
+	// see the same losses, and must decide alike.
+	OnStep func(s Step) error
+
+	// Adjust is called once, before anything else, and may change the options that
+	// a task has chosen, such as its schedule: for measurements by short trainings,
+	// which no setting describes.
+	Adjust func(o *Options)
+
 	// OnReady is called once per parameter in each step, as soon as its
 	// gradient is complete and while the backward pass continues. [lo,hi) is
 	// its range in the slab's gradients, which then holds the sum over all
@@ -139,6 +150,20 @@ type Plan struct {
 	Metric        string      // Job.Metric
 	History       []Record    // by epoch, those before a resume
 	Fingerprint   Fingerprint // Options.Fingerprint
+}
+
+// Step is an optimizer step that was taken.
+type Step struct {
+	Step     int     // steps so far, this one included
+	Epoch    int     // that it belongs to, from 1
+	Loss     float64 // mean over the items of its batches, of the weights before it
+	GradNorm float32 // before clipping
+	LR       float32
+	Skipped  bool // by the scaler of Float16, which left the weights as they are
+
+	Samples   float64 // training samples of a step, the mean over an epoch
+	PerEpoch  int     // steps of an epoch
+	TapeBytes int64   // device memory that this rank's training tape holds
 }
 
 // AfterEpoch appends f to OnEpoch, for a task that monitors its own training.

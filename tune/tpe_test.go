@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestAnyWorkersOfMine(t *testing.T) {
+func TestAnyWorkersTPE(t *testing.T) {
 	sameForAnyWorkers(t, []Options{
 		{Trials: 40, Sampler: "sobol"},
 		{Trials: 40, Sampler: "tpe"},
@@ -91,6 +91,32 @@ func TestDensity(t *testing.T) {
 	}
 	if math.Abs(sum-1) > 1e-3 {
 		t.Errorf("the density of two floats has the integral %v", sum)
+	}
+}
+
+// Widths, and what a kernel at 3 of the integers 1 to 9 gives each of them in the logarithm, are those of Optuna 5.0.0.
+func TestKernelsOfOptuna(t *testing.T) {
+	for _, c := range []struct{ centres, want []float64 }{
+		{[]float64{.3}, []float64{.7}},
+		{[]float64{.9, .2}, []float64{.7, .7}},
+		{[]float64{.1, .15, .9, .5, .52, .99}, []float64{.125, .35, .38, .35, .38, .125}},
+	} {
+		for i, got := range widths(c.centres) {
+			if math.Abs(got-c.want[i]) > 1e-12 {
+				t.Errorf("%v: width %d is %v, want %v", c.centres, i, got, c.want[i])
+			}
+		}
+	}
+	s, err := ParseSpace("s.yaml", "n: {low: 1, high: 9, type: int, log: true}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newNormal(s.Params[0].Unit(3), 0.5888878/math.Log(9.5/.5))
+	for i, want := range []float64{0.12161764468824968, 0.26584043336865126, 0.23089569757247222, 0.1552780112976297, 0.09642691731648172, 0.0586178263843082, 0.035678513200318285, 0.021947712850070293, 0.013697243321818724} {
+		x := s.point(Values{"n": i + 1})[0]
+		if got := k.at(x) * (x.high - x.low); math.Abs(got-want) > 1e-7 {
+			t.Errorf("%d has %v, want %v", i+1, got, want)
+		}
 	}
 }
 

@@ -45,6 +45,10 @@ func main() {
 	flag.IntVar(&o.trials, "trials", 60, "trials of a study")
 	flag.StringVar(&o.dir, "dir", "", "a `folder` to keep the tables and Optuna's runs in, and to take them from (default a temporary one)")
 	flag.Parse()
+	if flag.NArg() > 0 || o.seeds < 1 || o.first < 0 || o.trials < 1 {
+		fmt.Fprintln(os.Stderr, "tune: takes flags only; --seeds and --trials are 1 or more, --first 0 or more")
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, &o, os.Stdout); err != nil {
@@ -76,6 +80,7 @@ func run(ctx context.Context, o *options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var alone []row // with one at work
 	for _, lag := range lags {
 		rows := make([]row, len(list))
 		for i, p := range list {
@@ -88,6 +93,12 @@ func run(ctx context.Context, o *options, out io.Writer) error {
 		fmt.Fprintf(out, "\nRegret after %d trials, seeds %d to %d, %d at work at once: carousel %s, optuna %s TPESampler()\n\n",
 			o.trials, o.first, o.first+o.seeds-1, lag+1, o.sampler, theirs.Version)
 		print(out, rows)
+		if lag == 0 {
+			alone = rows
+		} else {
+			fmt.Fprintf(out, "What %d at once cost, as the ratio of mean regrets: carousel %.2f, optuna %.2f\n", lag+1,
+				cost(alone, rows, func(r row) []float64 { return r.ours }), cost(alone, rows, func(r row) []float64 { return r.theirs }))
+		}
 	}
 	return nil
 }
@@ -241,17 +252,27 @@ type row struct {
 // in the median, so that a regret of 0 does not decide alone.
 const floor = 1e-4
 
-func (r *row) ratio() float64 {
-	return (mean(r.ours) + floor*r.problem.spread) / (mean(r.theirs) + floor*r.problem.spread)
+func (p *problem) ratio(a, b []float64) float64 {
+	return (mean(a) + floor*p.spread) / (mean(b) + floor*p.spread)
+}
+
+// cost returns the geometric mean of the ratios of one side's regrets, those of later rows to those of the first.
+func cost(first, later []row, side func(row) []float64) float64 {
+	sum := 0.0
+	for i, r := range first {
+		sum += math.Log(r.problem.ratio(side(later[i]), side(r)))
+	}
+	return math.Exp(sum / float64(len(first)))
 }
 
 func print(out io.Writer, rows []row) {
 	fmt.Fprintf(out, "| problem | mean | median | Optuna's mean | median | ratio of means | p |\n|---|---:|---:|---:|---:|---:|---:|\n")
 	sum := 0.0
 	for _, r := range rows {
-		sum += math.Log(r.ratio())
+		ratio := r.problem.ratio(r.ours, r.theirs)
+		sum += math.Log(ratio)
 		fmt.Fprintf(out, "| %s | %.4g | %.4g | %.4g | %.4g | %.3f | %.3f |\n", r.problem.name,
-			mean(r.ours), median(r.ours), mean(r.theirs), median(r.theirs), r.ratio(), wilcoxon(r.ours, r.theirs))
+			mean(r.ours), median(r.ours), mean(r.theirs), median(r.theirs), ratio, wilcoxon(r.ours, r.theirs))
 	}
 	fmt.Fprintf(out, "\nGeometric mean of the ratios: %.3f; p is of Wilcoxon's signed ranks over the seeds, two-sided\n", math.Exp(sum/float64(len(rows))))
 }

@@ -57,6 +57,9 @@ var commonSchemas = []schema{
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
 
+	{"find-lr", 1, rateFound{}, "`find-lr`; also the file lr.json in `--out`."},
+	{"find-batch", 1, batchFound{}, "`find-batch`"},
+
 	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
 	{"detect-anomalies", 1, forecast.Anomalies{}, "`detect-anomalies`"},
 	{"generate", 1, generate.Predictions{}, "`generate`"},

@@ -638,6 +638,8 @@ func TestJSONCommands(t *testing.T) {
 		{"evaluate.forecast", "evaluate f --data hours.csv", ""},
 		{"predict.forecast", "predict f --data hours.csv", ""},
 		{"predict.forecast", "predict f --data hours.csv --out f.csv", ""},
+		{"find-lr", "find-lr forecast --data hours.csv --time time --target y --window 24 --horizon 6 --hidden 4 --layers 1 --steps 20 --out lr", ""},
+		{"find-batch", "find-batch forecast --data hours.csv --time time --target y --window 24 --horizon 6 --hidden 4 --layers 1", ""},
 		{"backtest", "backtest f --data hours.csv --stride 24", ""},
 		{"detect-anomalies", "detect-anomalies f --data hours.csv --rate 0.2", ""},
 		{"inspect.forecast", "inspect f", ""},
