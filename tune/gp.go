@@ -2,6 +2,7 @@ package tune
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -42,6 +43,7 @@ func (bayes) sample(k *knowledge) Values {
 	for range scattered {
 		offer(uniform{}.sample(k))
 	}
+	anywhere := len(candidates)
 	for i := range nearBest {
 		offer(step(k, m.best[i%len(m.best)], 0.1*math.Pow(10, -float64(i%3))))
 	}
@@ -49,15 +51,18 @@ func (bayes) sample(k *knowledge) Values {
 		return uniform{}.sample(k)
 	}
 	value := m.acquisitions(candidates)
-	order := make([]int, len(candidates))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(value[j], value[i]) })
-	best, most := candidates[order[0]], value[order[0]]
-	for _, i := range order[:min(climbs, len(order))] {
-		if v, x := m.climb(candidates[i], value[i], tried); x > most {
-			best, most = v, x
+	var best Values
+	most := math.Inf(-1)
+	for _, part := range [][2]int{{0, anywhere}, {anywhere, len(candidates)}} { // those near the best would take all places
+		order := make([]int, 0, len(candidates))
+		for i := part[0]; i < part[1]; i++ {
+			order = append(order, i)
+		}
+		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(value[j], value[i]) })
+		for _, i := range order[:min(climbs, len(order))] {
+			if v, x := m.climb(candidates[i], value[i], tried); x > most {
+				best, most = v, x
+			}
 		}
 	}
 	return best
@@ -124,20 +129,18 @@ func modelOf(k *knowledge) *model {
 	standardize(values)
 	m.fit(values)
 	m.condition(values)
+	means, _ := m.all(m.x)
+	m.incumbent = slices.Min(means)
+	var running [][]float64
 	for _, o := range k.trials {
 		if o.losses == nil {
-			x := m.point(o.values)
-			mean, _ := m.at(x)
-			m.x, values = append(m.x, x), append(values, mean)
+			running = append(running, m.point(o.values))
 		}
 	}
-	if len(values) > len(order) {
-		m.condition(values)
-	}
-	m.incumbent = math.Inf(1)
-	for _, x := range m.x[:len(order)] {
-		mean, _ := m.at(x)
-		m.incumbent = min(m.incumbent, mean)
+	if len(running) > 0 {
+		means, _ = m.all(running)
+		m.x = append(m.x, running...)
+		m.condition(append(values, means...))
 	}
 	return m
 }
@@ -259,76 +262,9 @@ func matern(square float64) (value, slope float64) {
 	return e * (1 + d + d*d/3), -5.0 / 6 * e * (1 + d)
 }
 
-// fit chooses the weights, scale and noise of the greatest posterior density. Their priors keep weights off 0
-// and off infinity, the scale near that of the values, which are standardized, and the noise small.
+// fit chooses the weights, scale and noise of the greatest posterior density.
 func (m *model) fit(y []float64) {
-	n, dims := len(y), len(m.space.Params)
-	squares := make([][]float64, dims)
-	for d := range squares {
-		squares[d] = make([]float64, n*n)
-		for i := range n {
-			for j := range i {
-				squares[d][i*n+j] = m.apart(d, m.x[i], m.x[j])
-			}
-		}
-	}
-	values := mat.NewVecDense(n, y)
-	kernel, slope := make([]float64, n*n), make([]float64, n*n)
-	cov := mat.NewSymDense(n, nil)
-	var chol mat.Cholesky
-	var inverse mat.SymDense
-	alpha := mat.NewVecDense(n, nil)
-	// density returns the negative logarithm of the posterior density, and its slopes.
-	density := func(theta, grad []float64) float64 {
-		m.take(theta)
-		for i := range n {
-			for j := range i {
-				at, square := i*n+j, 0.0
-				for d, w := range m.weights {
-					square += w * squares[d][at]
-				}
-				kernel[at], slope[at] = matern(square)
-				cov.SetSym(i, j, m.scale*kernel[at])
-			}
-			cov.SetSym(i, i, m.scale+m.noise)
-		}
-		if !chol.Factorize(cov) {
-			return math.Inf(1)
-		}
-		if chol.SolveVecTo(alpha, values) != nil {
-			return math.Inf(1)
-		}
-		f := (mat.Dot(values, alpha) + chol.LogDet()) / 2
-		for d, w := range m.weights {
-			f += 0.1/w + 0.1*w
-			grad[d] = -0.1/w + 0.1*w
-		}
-		extra := m.noise - leastNoise
-		f += m.scale - math.Log(m.scale) + 30*extra - 0.1*math.Log(extra)
-		if chol.InverseTo(&inverse) != nil {
-			return math.Inf(1)
-		}
-		byScale, byNoise := 0.0, 0.0
-		by := slices.Repeat([]float64{0}, dims)
-		for i := range n {
-			for j := range i {
-				g := inverse.At(i, j) - alpha.AtVec(i)*alpha.AtVec(j) // both halves of the matrix
-				at := i*n + j
-				byScale += g * kernel[at]
-				for d := range by {
-					by[d] += g * slope[at] * squares[d][at]
-				}
-			}
-			g := (inverse.At(i, i) - alpha.AtVec(i)*alpha.AtVec(i)) / 2
-			byScale, byNoise = byScale+g, byNoise+g
-		}
-		for d, w := range m.weights {
-			grad[d] += by[d] * m.scale * w
-		}
-		grad[dims] = m.scale*byScale + m.scale - 1
-		grad[dims+1] = extra*byNoise + 30*extra - 0.1
-		return f
-	}
+	density, dims := m.density(y), len(m.space.Params)
 	least, best, grad := math.Inf(1), []float64(nil), make([]float64, dims+2)
 	for _, length := range []float64{0.3, 1} {
 		start := slices.Repeat([]float64{-2 * math.Log(length)}, dims+2)
@@ -341,7 +277,72 @@ func (m *model) fit(y []float64) {
 	m.take(best)
 }
 
-const leastNoise = 1e-6
+// density returns the negative logarithm of the posterior density of what take takes, as a function that puts the slopes
+// into grad. The priors keep weights off 0 and off infinity, the scale near that of the values,
+// which are standardized, and the noise small.
+func (m *model) density(y []float64) func(theta, grad []float64) float64 {
+	n, dims := len(y), len(m.space.Params)
+	squares := make([][]float64, dims)
+	for d := range squares {
+		squares[d] = make([]float64, n*n)
+		for i := range n {
+			for j := range i {
+				squares[d][i*n+j] = m.apart(d, m.x[i], m.x[j])
+			}
+		}
+	}
+	values, alpha := mat.NewVecDense(n, y), mat.NewVecDense(n, nil)
+	kernel, slope := make([]float64, n*n), make([]float64, n*n)
+	cov := mat.NewSymDense(n, nil)
+	var factor mat.Cholesky
+	var inverse mat.SymDense
+	return func(theta, grad []float64) float64 {
+		m.take(theta)
+		for i := range n {
+			for j := range i {
+				at, square := i*n+j, 0.0
+				for d, w := range m.weights {
+					square += w * squares[d][at]
+				}
+				kernel[at], slope[at] = matern(square)
+				cov.SetSym(i, j, m.scale*kernel[at])
+			}
+			cov.SetSym(i, i, m.scale+m.noise)
+		}
+		if !factor.Factorize(cov) || factor.SolveVecTo(alpha, values) != nil || factor.InverseTo(&inverse) != nil {
+			return math.Inf(1)
+		}
+		f := (mat.Dot(values, alpha) + factor.LogDet()) / 2
+		byScale, byNoise := 0.0, 0.0
+		clear(grad)
+		for i := range n {
+			for j := range i {
+				g := inverse.At(i, j) - alpha.AtVec(i)*alpha.AtVec(j) // of both halves of the matrix
+				at := i*n + j
+				byScale += g * kernel[at]
+				for d := range dims {
+					grad[d] += g * slope[at] * squares[d][at]
+				}
+			}
+			g := (inverse.At(i, i) - alpha.AtVec(i)*alpha.AtVec(i)) / 2
+			byScale, byNoise = byScale+g, byNoise+g
+		}
+		for d, w := range m.weights {
+			f += 0.1/w + 0.1*w
+			grad[d] = grad[d]*m.scale*w - 0.1/w + 0.1*w
+		}
+		extra := m.noise - leastNoise
+		grad[dims] = m.scale*byScale + m.scale - 1
+		grad[dims+1] = extra*byNoise + 30*extra - 0.1
+		return f + m.scale - math.Log(m.scale) + 30*extra - 0.1*math.Log(extra)
+	}
+}
+
+// What is added to the noise, and the least that a variance is taken for, so that matrices can be inverted.
+const (
+	leastNoise    = 1e-6
+	leastVariance = 1e-12
+)
 
 // take sets what fit chooses from its logarithms.
 func (m *model) take(theta []float64) {
@@ -368,22 +369,20 @@ func (m *model) condition(y []float64) {
 	_ = m.factor.SolveVecTo(m.alpha, mat.NewVecDense(n, y))
 }
 
-func (m *model) covariance(a, b []float64) float64 {
-	square := 0.0
+// square returns the square of the distance of a and b by the weights.
+func (m *model) square(a, b []float64) (sum float64) {
 	for d, w := range m.weights {
-		square += w * m.apart(d, a, b)
+		sum += w * m.apart(d, a, b)
 	}
-	k, _ := matern(square)
+	return sum
+}
+
+func (m *model) covariance(a, b []float64) float64 {
+	k, _ := matern(m.square(a, b))
 	return m.scale * k
 }
 
-// at returns the mean and the deviation of the function at a point.
-func (m *model) at(x []float64) (mean, deviation float64) {
-	means, deviations := m.all([][]float64{x})
-	return means[0], deviations[0]
-}
-
-// all is at for many points.
+// all returns the means and deviations of the function at points.
 func (m *model) all(points [][]float64) (means, deviations []float64) {
 	n, count := len(m.x), len(points)
 	b := blas64.General{Rows: n, Cols: count, Stride: count, Data: make([]float64, n*count)}
@@ -401,7 +400,7 @@ func (m *model) all(points [][]float64) (means, deviations []float64) {
 		for i := range n {
 			variance -= b.Data[i*count+j] * b.Data[i*count+j]
 		}
-		deviations[j] = math.Sqrt(max(variance, 1e-12))
+		deviations[j] = math.Sqrt(max(variance, leastVariance))
 	}
 	return means, deviations
 }
@@ -460,9 +459,9 @@ func (m *model) climb(v Values, most float64, tried map[string]bool) (Values, fl
 
 // slide moves the numbers of a continuum to the next maximum of the acquisition.
 func (m *model) slide(v Values) Values {
+	x := m.point(v)
 	var free []int
 	var start []float64
-	x := m.point(v)
 	for i, p := range m.space.Params {
 		if _, has := v[p.Name]; has && p.Count() == 0 {
 			free, start = append(free, i), append(start, x[i])
@@ -471,27 +470,31 @@ func (m *model) slide(v Values) Values {
 	if len(free) == 0 {
 		return v
 	}
-	set := func(t []float64) {
-		for i, d := range free {
-			x[d] = t[i]
-		}
+	w := maps.Clone(v)
+	for i, u := range descend(m.loss(x, free), start, 0, 1, 30) {
+		p := m.space.Params[free[i]]
+		w[p.Name] = p.At(u)
 	}
+	return w
+}
+
+// loss returns the negative acquisition at x with other units of the free parameters, which it writes to x, as a
+// function that puts the slopes into grad.
+func (m *model) loss(x []float64, free []int) func(units, grad []float64) float64 {
 	n := len(m.x)
 	cov, inverse := mat.NewVecDense(n, nil), mat.NewVecDense(n, nil)
 	slopes := make([]float64, n)
-	value := func(t, grad []float64) float64 {
-		set(t)
+	return func(units, grad []float64) float64 {
+		for i, d := range free {
+			x[d] = units[i]
+		}
 		for i, a := range m.x {
-			square := 0.0
-			for d, w := range m.weights {
-				square += w * m.apart(d, a, x)
-			}
-			k, slope := matern(square)
+			k, slope := matern(m.square(a, x))
 			cov.SetVec(i, m.scale*k)
 			slopes[i] = m.scale * slope
 		}
 		_ = m.factor.SolveVecTo(inverse, cov)
-		deviation := math.Sqrt(max(m.scale-mat.Dot(cov, inverse), 1e-12))
+		deviation := math.Sqrt(max(m.scale-mat.Dot(cov, inverse), leastVariance))
 		log, cdf, pdf := logImprovement((m.incumbent - mat.Dot(cov, m.alpha)) / deviation)
 		for i, d := range free {
 			byMean, byVariance := 0.0, 0.0
@@ -504,16 +507,6 @@ func (m *model) slide(v Values) Values {
 		}
 		return -math.Log(deviation) - log
 	}
-	end := descend(value, start, 0, 1, 30)
-	set(end)
-	return m.space.Build(func(p *Param, _ Values) any {
-		for _, d := range free {
-			if m.space.Params[d] == p {
-				return p.At(x[d])
-			}
-		}
-		return v[p.Name]
-	})
 }
 
 // neighbours are values that differ in one parameter: in a choice, or in a number by some steps.
