@@ -49,6 +49,11 @@ func (t *Trial) Hold(ctx context.Context) (held context.Context, stop func()) {
 	}
 }
 
+// Release gives the trial up as it is: another worker may take it at once, rather than when the lease has ended.
+func (t *Trial) Release(ctx context.Context) error {
+	return t.study.store.Renew(ctx, t.Piece.N, t.Piece.Epoch, 0)
+}
+
 // Save keeps what the trial goes on from if its worker is lost, or when it is paused, in place of what was
 // saved before. What is reported must be reported before it is saved: see Resume.
 func (t *Trial) Save(ctx context.Context, checkpoint []byte) error {

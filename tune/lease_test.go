@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,9 +92,10 @@ func TestRunHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := NewMemory()
 		counts := make([]int, 6)
+		var wg sync.WaitGroup
 		for range 3 {
 			s := openLeased(t, store, Options{Trials: 6, Sampler: "random", Lag: 2})
-			go func() {
+			wg.Go(func() {
 				err := s.Run(t.Context(), func(_ context.Context, trial *Trial) ([]float64, error) {
 					counts[trial.Number]++
 					time.Sleep(time.Minute)
@@ -102,14 +104,32 @@ func TestRunHolds(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-			}()
+			})
 		}
-		synctest.Wait()
-		time.Sleep(time.Hour)
+		wg.Wait()
 		if !slices.Equal(counts, []int{1, 1, 1, 1, 1, 1}) {
 			t.Error("trials were done again:", counts)
 		}
 	})
+}
+
+// A worker that is told to end leaves its trial to the others at once.
+func TestRunReleases(t *testing.T) {
+	store := NewMemory()
+	o := Options{Trials: 1, Sampler: "random"}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := openLeased(t, store, o).Run(ctx, func(held context.Context, trial *Trial) ([]float64, error) {
+		cancel()
+		<-held.Done()
+		return nil, held.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	b, err := openLeased(t, store, o).Ask(t.Context())
+	if err != nil || b.Piece.Epoch != 2 {
+		t.Error(b, err)
+	}
 }
 
 // A worker that takes over a trial part way stops it where the lost one would have.

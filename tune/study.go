@@ -499,8 +499,9 @@ func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) (
 		values, err := f(held, t)
 		stop()
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err() // the trial is not at fault
+		case ctx.Err() != nil: // the trial is not at fault
+			t.Release(context.WithoutCancel(ctx)) // if that fails it costs the others time
+			return ctx.Err()
 		case err != nil:
 			err = t.Fail(ctx, err)
 		default:

@@ -18,6 +18,7 @@ import (
 // Times for a server that does not answer.
 const (
 	connectTime = 10 * time.Second
+	aliveTime   = 15 * time.Second // between looks whether its machine is still there
 	againTime   = 15 * time.Second // that a transaction is tried again for, such as while the server restarts
 )
 
@@ -43,6 +44,7 @@ func openPostgres(ctx context.Context, address string, mayCreate bool) (database
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = connectTime
 	}
+	config.DialFunc = (&net.Dialer{KeepAlive: aliveTime}).DialContext
 	s := &postgresServer{config: config, name: fmt.Sprintf("postgres://%s/%s", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)), config.Database)}
 	c, err := s.take(ctx)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package store keeps studies of package tune in databases: in a file (SQLite) for the workers
-// of one machine, or in PostgreSQL for those of several.
+// Package store keeps studies of package tune in databases: in a file (SQLite), which is on a disk of the
+// machine and not of the network, for the workers of one machine, or in PostgreSQL for those of several.
 //
 // Every method of a store is one transaction that is on the disk when it returns, so a worker, or its
 // machine, may end at any time: what it had finished is kept, and what it was at is taken up by
