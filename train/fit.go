@@ -225,7 +225,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		return nil, errors.Join(err, t.close())
 	}
 	if t.o.OnStart != nil {
-		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
 		if err := t.o.OnStart(plan); err != nil {
 			return nil, errors.Join(err, t.close())
 		}

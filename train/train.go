@@ -148,6 +148,7 @@ type Hooks struct {
 type Plan struct {
 	Epochs, Steps int         // to be done in all; 0: without that limit
 	Metric        string      // Job.Metric
+	Weights       int         // numbers that are trained
 	History       []Record    // by epoch, those before a resume
 	Fingerprint   Fingerprint // Options.Fingerprint
 }

@@ -22,6 +22,11 @@ func TestMain(m *testing.M) {
 	}
 	x, _ := strconv.ParseFloat(os.Args[2], 64)
 	switch os.Args[1] {
+	case "work":
+		if err := workUntilKilled(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	case "value":
 		fmt.Println("read 500 rows")
 		fmt.Printf("done, loss: %v\n", x*x)

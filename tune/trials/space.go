@@ -2,14 +2,13 @@ package trials
 
 import (
 	"fmt"
-	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/internal/yaml"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tune"
 )
@@ -73,9 +72,6 @@ func Space(k *task.Kind, cfg task.Config) *tune.Space {
 			p.Low = max(p.Low, least)
 		}
 		p.Low, p.High = min(p.Low, value), max(p.High, value)
-		if p.Step > 0 && p.Type == tune.Float { // sums of steps are not as round as what is typed
-			p.High = p.Low + p.Step*math.Ceil((p.High-p.Low)/p.Step-1e-9)
-		}
 		p.Default = value
 		if row.name == "rnn_dropout" { // between layers
 			layers := s.Param("layers")
@@ -126,6 +122,9 @@ var fixed = map[string]string{
 	"horizon":  "what is forecast would differ between trials",
 }
 
+// perToken are settings that decide what a token is, of tasks that are scored by the loss of a token.
+var perToken = map[string][]string{"generate": {"tokens", "vocabulary_size", "min_count"}}
+
 const otherParts = "trials would be scored on different data"
 
 // parts are settings that decide which samples a trial is scored on.
@@ -133,15 +132,15 @@ var parts = []string{"holdout", "fold", "split", "split_column", "speaker", "for
 
 // ReadSpace reads the file of a space for a task: its parameters are settings, and their values such as the settings
 // take. Parameters without a default have base's value, where it is in their range. What is
-// wrong is a *data.InputError, or an error with the line.
+// wrong is a *data.InputError with the line.
 func ReadSpace(path string, k *task.Kind, base task.Config) (*tune.Space, error) {
-	text, err := os.ReadFile(path)
+	text, err := yaml.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, &data.InputError{File: path, Problem: err.Error(), Fix: "name a file of parameters and their ranges"}
 	}
-	s, err := tune.ParseSpace(path, string(text))
+	s, err := tune.ParseSpace(path, text)
 	if err != nil {
-		return nil, err
+		return nil, data.Errorf("%w", err)
 	}
 	for _, p := range s.Params {
 		one := settings.Named(settings.List(base), p.Name)
@@ -152,7 +151,7 @@ func ReadSpace(path string, k *task.Kind, base task.Config) (*tune.Space, error)
 			p.Default = v
 		}
 	}
-	return s, check(path, string(text), k, base, s)
+	return s, check(path, text, k, base, s)
 }
 
 // Check returns a *data.InputError for a space that is not one of the task.
@@ -189,6 +188,8 @@ func check(path, text string, k *task.Kind, base task.Config, s *tune.Space) err
 		why := fixed[p.Name]
 		if slices.Contains(parts, p.Name) {
 			why = otherParts
+		} else if slices.Contains(perToken[k.Name], p.Name) {
+			why = "trials would be scored by the loss of different tokens"
 		}
 		switch {
 		case one == nil:

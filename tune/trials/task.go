@@ -322,6 +322,7 @@ type training struct {
 	best     *train.Record // the epoch that the training chooses, so far
 	stopped  bool          // by Report
 	epochs   int           // planned
+	weights  int           // of the network
 	saved    time.Time     // when the checkpoint that was saved last was written
 	unsaved  error         // why a checkpoint was not saved
 }
@@ -335,7 +336,7 @@ func (w *training) train(ctx context.Context, d task.Data, cfg task.Config) (*Sc
 	defer pause(nil)
 	defer context.AfterFunc(ctx, func() { pause(train.ErrPause) })()
 	run := &train.Run{Dir: w.run.Dir, Resume: true}
-	run.OnStart, run.OnValidate, run.OnEpoch = w.start, w.validated, w.closed
+	run.OnStart, run.OnStep, run.OnValidate, run.OnEpoch = w.start, w.step, w.validated, w.closed
 	stop := w.keepSaving(pause)
 	m, result, err := w.Kind.Train(gated{inner, w.run.gate}, d, cfg, run)
 	stop()
@@ -362,15 +363,29 @@ func (w *training) train(ctx context.Context, d task.Data, cfg task.Config) (*Sc
 
 // start notes what is behind a training, and ends it if that is all that it was to do.
 func (w *training) start(p train.Plan) error {
-	w.epochs = p.Epochs
+	w.epochs, w.weights = p.Epochs, p.Weights
 	for _, r := range p.History {
 		if err := w.take(r); err != nil {
 			return err
 		}
 	}
-	if n := len(p.History); n > 0 && w.run.Resume(p.History[n-1].Epoch) {
+	behind := 0
+	if n := len(p.History); n > 0 {
+		behind = p.History[n-1].Epoch
+	}
+	if w.run.Resume(behind) {
 		w.stopped = true
 		return train.ErrPause
+	}
+	return nil
+}
+
+// step ends a training that needs more memory than it may have, before it has all that it would take. The first steps show what
+// a batch needs.
+func (w *training) step(s train.Step) error {
+	const vectors = 5 // weights, gradients, two moments, the best weights
+	if need := s.TapeBytes + vectors*4*int64(w.weights); w.run.Memory > 0 && need > w.run.Memory {
+		return &outOfMemory{need, w.run.Memory}
 	}
 	return nil
 }
@@ -565,6 +580,6 @@ type gated struct {
 
 func (g gated) Err() error {
 	g.gate.Lock()
-	g.gate.Unlock() //nolint:staticcheck // it is only waited for
+	defer g.gate.Unlock()
 	return g.Context.Err()
 }

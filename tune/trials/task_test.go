@@ -144,7 +144,7 @@ func TestPausedToTheBit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := subject.read(t.Context(), cfg)
+			d, err := subject.Kind.Read(t.Context(), subject.files, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -286,6 +286,14 @@ func TestFailures(t *testing.T) {
 	if err != nil || len(list) != 3 || list[0].State != tune.Failed || !strings.Contains(list[0].Error, "rnn_dropout") {
 		t.Errorf("%+v, %v", list[0], err)
 	}
+	large := space(t, "hidden: {low: 8, high: 2048, type: int, default: 2048}")
+	one = study(t, subject, large, tune.NewMemory(), tune.Options{Trials: 1, Sampler: "random"})
+	if err := Work(t.Context(), one, subject, &Options{Memory: 128 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err = one.Trials(t.Context()); err != nil || !strings.HasPrefix(list[0].Error, "out of memory: it needs ") {
+		t.Error(list[0].Error, err)
+	}
 	if _, err := NewTask(t.Context(), k, files, cfg, []string{"accuracy", ""}); err == nil {
 		t.Error("an objective was taken twice")
 	}
@@ -298,5 +306,45 @@ func TestFailures(t *testing.T) {
 	var input *data.InputError
 	if !errors.As(err, &input) || err.Error() != `objective "f2": expected latency, size or what the validation of classify reports: accuracy, loss, macro_f1; name one of these` {
 		t.Error(err)
+	}
+}
+
+// Latency and size are measured of each model, as objectives and for constraints, and make a study one that cannot be repeated, or not.
+func TestMeasured(t *testing.T) {
+	for _, name := range []string{"classify", "forecast"} {
+		subject := newTask(t, name, "", Latency)
+		s := space(t, "hidden: {low: 4, high: 256, type: int, log: true, default: 8}\nconstraints: ['size <= 40000']")
+		h, why, err := Begin(subject, s, tune.Options{Trials: 5, Sampler: "random", Seed: 1})
+		if err != nil || !strings.Contains(why, "latency") {
+			t.Fatal(why, err)
+		}
+		one, err := tune.Open(t.Context(), tune.NewMemory(), h, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Work(t.Context(), one, subject, &Options{Workers: 2}); err != nil {
+			t.Fatal(err)
+		}
+		list, err := one.Trials(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, r := range list {
+			if r.State != tune.Complete || !(r.Results[1] > 0.001 && r.Results[1] < 1000) || r.Measures[Latency] != r.Results[1] {
+				t.Errorf("%s: %+v", name, r)
+			}
+			if small := r.Measures[Size] <= 40000; small == (len(r.Broken) > 0) {
+				t.Errorf("%s: size %v, broken %v", name, r.Measures[Size], r.Broken)
+			} else if small {
+				kept++
+			}
+		}
+		if kept == 0 || kept == len(list) {
+			t.Errorf("%s: %d trials are small enough", name, kept)
+		}
+		if _, why, _ := Begin(newTask(t, name, "", Size), s, tune.Options{}); why != "" {
+			t.Errorf("%s: %s", name, why)
+		}
 	}
 }

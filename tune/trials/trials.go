@@ -58,6 +58,8 @@ type Run struct {
 	Save func(checkpoint []byte) error
 	// Every is the time between calls of Save while the run goes on.
 	Every time.Duration
+	// Memory is the bytes that the run may take; 0: no limit.
+	Memory int64
 	// Dir is an empty folder, which is removed afterwards.
 	Dir string
 

@@ -21,7 +21,7 @@ type Options struct {
 	Workers int           // runs that are computed at once, which share the process's cores evenly; 0 means 1
 	Time    time.Duration // after which [Work] ends; runs at work are paused. 0: no limit
 	Every   time.Duration // between checkpoints in the store, from which another worker takes up a lost run; 0 means a minute
-	Memory  int64         // bytes that all runs together may take; 0: no limit
+	Memory  int64         // bytes that all runs together may take, of which each has an even share; 0: no limit
 	Scratch string        // existing folder for what runs write while they are at work; "": the system's
 	// Note is told what a person may want to know at once, a sentence each; may be nil. Several goroutines call it.
 	Note func(text string)
@@ -54,11 +54,14 @@ func Work(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
 	}
 	err := c.each(ctx, func(ctx context.Context) error {
 		for {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			t, err := study.Next(ctx)
 			switch {
 			case errors.Is(err, tune.ErrDone):
 				return nil
-			case ctx.Err() != nil:
+			case err != nil && ctx.Err() != nil:
 				return context.Cause(ctx)
 			case err != nil:
 				return err
@@ -159,7 +162,9 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	if err != nil {
 		return done(err)
 	}
-	t.Resume(t.From) // unless the run says that it goes on from further
+	if checkpoint == nil {
+		t.Resume(0) // what a worker that was lost has reported is done again
+	}
 	stopped, pauses := false, false
 	score, err := c.run(held, &Run{
 		Space: c.study.Space, Trial: t.Number, Values: t.Values, Checkpoint: checkpoint,
@@ -192,7 +197,7 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	case errors.As(err, &end), err != nil && ctx.Err() != nil:
 		back := c.forgive(always, t)
 		if back == nil {
-			back = c.study.Store().Renew(always, t.Piece.N, t.Piece.Epoch, 0) // any worker may take it now
+			back = t.Release(always)
 		}
 		if end != nil {
 			return end.error
@@ -216,7 +221,7 @@ func final(err error) error {
 // A trial fails when its worker was lost so many times in a row without having come further; a trial that takes all memory
 // ends the process with it.
 const (
-	mostLost      = 4  // before its first report
+	mostLost      = 8  // before its first report
 	mostLostLater = 20 // after one
 )
 
@@ -259,7 +264,7 @@ func (c *crew) forgive(ctx context.Context, t *tune.Trial) error {
 
 // run tries a run in a folder of its own. A panic is an error.
 func (c *crew) run(ctx context.Context, r *Run) (s *Score, err error) {
-	r.gate, r.Every = &c.gate, c.o.Every
+	r.gate, r.Every, r.Memory = &c.gate, c.o.Every, c.o.Memory/int64(c.o.Workers)
 	if r.Dir, err = os.MkdirTemp(c.o.Scratch, "carousel-trial-"); err != nil {
 		return nil, &fatal{err}
 	}
@@ -276,27 +281,27 @@ func (c *crew) run(ctx context.Context, r *Run) (s *Score, err error) {
 	return c.subject.Try(ctx, r)
 }
 
-// outOfMemory is what a run panics with that asks for more memory than there is.
-type outOfMemory struct{ bytes, limit int64 }
+// outOfMemory is the error of a run that needs more memory than there is.
+type outOfMemory struct{ bytes, share int64 }
 
 func (e *outOfMemory) Error() string {
 	const mebibyte = 1 << 20
-	return fmt.Sprintf("out of memory: it asks for %d MiB at once, and the limit of all runs is %d MiB", e.bytes/mebibyte, e.limit/mebibyte)
+	return fmt.Sprintf("out of memory: it needs %d MiB, and its share is %d MiB; a smaller batch or network needs less", e.bytes/mebibyte, e.share/mebibyte)
 }
 
 // admit ends a run, by a panic, that asks for more memory than its share at once, or than is left.
 func (c *crew) admit(n int) {
-	bytes, limit := int64(n), c.o.Memory
+	bytes, share := int64(n), c.o.Memory/int64(c.o.Workers)
 	if bytes < 1<<20 {
 		return // small ones are seen with the next large one
 	}
-	if bytes > limit/int64(c.o.Workers) {
-		panic(&outOfMemory{bytes, limit})
+	if bytes > share {
+		panic(&outOfMemory{bytes, share})
 	}
-	if heap()+bytes > limit {
+	if heap()+bytes > c.o.Memory {
 		runtime.GC()
-		if heap()+bytes > limit {
-			panic(&outOfMemory{bytes, limit})
+		if heap()+bytes > c.o.Memory {
+			panic(&outOfMemory{bytes, share})
 		}
 	}
 }
