@@ -9,10 +9,10 @@ import (
 )
 
 // cmaes adapts a normal distribution over the numbers that every trial has, by CMA-ES with the default
-// parameters of Hansen's tutorial (arXiv:1604.00772). The generations are the trials after those at random, by number;
-// the distribution follows from those generations of which all trials are known. Where trials at work keep it
-// back, the next ones come from an older distribution, for which their steps are cut as those of injected
-// solutions are (Hansen, arXiv:1110.4181). Choices, and parameters with a condition, are no numbers
+// parameters of Hansen's tutorial (arXiv:1604.00772). The trials by number are its generations, and
+// the distribution follows from those of which all trials are known. Where trials at work keep it back, the next ones
+// come from an older distribution; so the steps of trials are cut as those of injected solutions are (Hansen,
+// arXiv:1110.4181). Choices, and parameters with a condition, are no numbers
 // of every trial: they are as in one of the best trials, or at random.
 type cmaes struct{}
 
@@ -71,41 +71,50 @@ type evolution struct {
 
 // evolve returns the distribution after all generations that are known.
 func evolve(k *knowledge) *evolution {
+	e := newEvolution(k.space)
+	e.replay(k)
+	return e
+}
+
+// newEvolution returns the first distribution, around the defaults or the middle.
+func newEvolution(s *Space) *evolution {
 	e := &evolution{sigma: firstSigma}
-	for _, p := range k.space.Params {
-		if p.Ordered() && p.When == "" && p.Count() != 1 {
-			e.params = append(e.params, p)
+	for _, p := range s.Params {
+		if !p.Ordered() || p.When != "" || p.Count() == 1 {
+			continue
 		}
+		u := 0.5
+		if p.Default != nil {
+			v, _ := p.take(p.Default)
+			u = p.Unit(v)
+		}
+		e.params, e.mean = append(e.params, p), append(e.mean, u)
 	}
 	n := len(e.params)
 	if n == 0 {
 		return e
 	}
-	count := 4 + int(3*math.Log(float64(n)))
-	e.weigh(count)
+	e.weigh(4 + int(3*math.Log(float64(n))))
 	e.pathSigma, e.pathCov = make([]float64, n), make([]float64, n)
 	e.cov = mat.NewSymDense(n, nil)
 	for i := range n {
 		e.cov.SetSym(i, i, 1)
 	}
 	e.decompose()
-	for _, p := range e.params {
-		u := 0.5
-		if p.Default != nil {
-			v, _ := p.take(p.Default)
-			u = p.Unit(v)
-		}
-		e.mean = append(e.mean, u)
-	}
+	return e
+}
+
+// replay adapts the distribution to the generations that are known.
+func (e *evolution) replay(k *knowledge) {
+	count := max(1, len(e.weights))
 	for generation := range slices.Chunk(k.trials, count) {
-		if len(generation) < count || slices.ContainsFunc(generation, func(o observation) bool { return o.losses == nil }) {
+		if len(generation) < count || len(e.params) == 0 || slices.ContainsFunc(generation, func(o observation) bool { return o.losses == nil }) {
 			break
 		}
 		generation = slices.Clone(generation)
 		slices.SortStableFunc(generation, better)
 		e.adapt(generation)
 	}
-	return e
 }
 
 func (e *evolution) point(v Values) []float64 {
@@ -221,12 +230,11 @@ func (e *evolution) adapt(generation []observation) {
 	length := norm(e.pathSigma)
 	e.sigma = min(e.sigma*math.Exp(rate/damp*(length/expected-1)), 1)
 
-	rate = (4 + e.parents/n) / (n + 4 + 2*e.parents/n)
-	sigmaRate := (e.parents + 2) / (n + e.parents + 5)
-	moves := 1.0 // 0 stalls the path while the step size grows fast
-	if length/math.Sqrt(1-math.Pow(1-sigmaRate, 2*float64(e.generation+1))) >= (1.4+2/(n+1))*expected {
+	moves := 1.0 // 0 stalls the path of the covariance while the step size grows fast
+	if length/math.Sqrt(1-math.Pow(1-rate, 2*float64(e.generation+1))) >= (1.4+2/(n+1))*expected {
 		moves = 0
 	}
+	rate = (4 + e.parents/n) / (n + 4 + 2*e.parents/n)
 	for d := range shift {
 		e.pathCov[d] = (1-rate)*e.pathCov[d] + moves*math.Sqrt(rate*(2-rate)*e.parents)*shift[d]
 	}

@@ -12,6 +12,7 @@ func descend(f func(x, grad []float64) float64, start []float64, low, high float
 	n := len(start)
 	x, grad := slices.Clone(start), make([]float64, n)
 	next, nextGrad := make([]float64, n), make([]float64, n)
+	try, tryGrad := make([]float64, n), make([]float64, n)
 	value := f(x, grad)
 	inverse := make([]float64, n*n) // of the second derivatives
 	reset := func() {
@@ -51,16 +52,25 @@ func descend(f func(x, grad []float64) float64, start []float64, low, high float
 		if fresh {
 			along = min(1, 0.1*min(high-low, 10)/size) // the length of the slope says nothing of how far the minimum is
 		}
-		reached, ok := 0.0, false
+		// A step is long enough when the slope along it has become less steep (Wolfe's conditions), so that the
+		// curvature is positive; it is halved, or doubled, until it is neither too long nor too short.
+		short, long, reached, ok := 0.0, math.Inf(1), 0.0, false
 		for range 20 {
-			for i := range next {
-				next[i] = min(max(x[i]+along*move[i], low), high)
+			cut := false
+			for i := range try {
+				try[i] = min(max(x[i]+along*move[i], low), high)
+				cut = cut || try[i] != x[i]+along*move[i]
 			}
-			if reached = f(next, nextGrad); reached <= value+1e-4*along*down {
-				ok = true
-				break
+			if at := f(try, tryGrad); at <= value+1e-4*along*down {
+				short, reached, ok = along, at, true
+				next, try, nextGrad, tryGrad = try, next, tryGrad, nextGrad
+				if cut || dot(nextGrad, move) >= 0.9*down {
+					break
+				}
+			} else {
+				long = along
 			}
-			along /= 3
+			along = min(2*along, (short+long)/2)
 		}
 		if !ok {
 			if fresh {

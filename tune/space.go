@@ -45,6 +45,8 @@ type Param struct {
 	// stands before this one in the space, is one of a list, as texts.
 	When   string
 	Equals []string
+
+	Line int // of the file that it was read from; 0: none
 }
 
 // A Space is what a study chooses from.

@@ -40,6 +40,8 @@ type rateFlags struct {
 	Out   string  `json:"out" value:"dir" group:"Test" help:"directory for a page (lr.html) and the result (lr.json)"`
 }
 
+func defaultRate() *rateFlags { return &rateFlags{From: 1e-6, To: 1, Steps: 200} }
+
 // batchFlags are the settings of find-batch, besides those of the task.
 type batchFlags struct {
 	Memory string `json:"memory" value:"size" group:"Test" help:"most memory that the process may hold, such as 4GiB (empty: what this machine has free)"`
@@ -68,9 +70,7 @@ func (a *app) findRateCommand() *cobra.Command {
 	return a.findCommand("find-lr", "Find a learning rate by a range test", `Trains a new network while the learning rate rises from step to step by the same
 factor, shows the loss at each rate, and suggests one for a training: a tenth of the
 rate at which the smoothed loss was least. The test ends early when the loss is above
-four times its least.`, "  carousel find-lr forecast --data sales.csv --time date --target units --out lr", func(k *task.Kind) any {
-		return &rateFlags{From: 1e-6, To: 1, Steps: 200}
-	}, func(ctx context.Context, t *trial) error {
+four times its least.`, "  carousel find-lr forecast --data sales.csv --time date --target units --out lr", func(*task.Kind) any { return defaultRate() }, func(ctx context.Context, t *trial) error {
 		return a.findRate(ctx, t, t.own.(*rateFlags))
 	})
 }

@@ -55,7 +55,7 @@ func allFilled() []filled {
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
 		"quantize": quantize.DefaultOptions(), "detect.Speech": &speechOptions, "detect.Words": &wordOptions,
-		"tune": defaultSearch(), "tune --command": &programOptions{},
+		"find-lr": defaultRate(), "find-batch": &batchFlags{}, "tune": defaultSearch(), "tune --command": &programOptions{},
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})

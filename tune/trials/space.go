@@ -151,12 +151,12 @@ func ReadSpace(path string, k *task.Kind, base task.Config) (*tune.Space, error)
 			p.Default = v
 		}
 	}
-	return s, check(path, text, k, base, s)
+	return s, check(path, k, base, s)
 }
 
 // Check returns a *data.InputError for a space that is not one of the task.
 func (t *Task) Check(s *tune.Space) error {
-	if err := check("", "", t.Kind, t.Base, s); err != nil {
+	if err := check("", t.Kind, t.Base, s); err != nil {
 		return err
 	}
 	if !t.Kind.CanProbe() && slices.Contains(t.measures(s.Constraints), Latency) {
@@ -166,17 +166,9 @@ func (t *Task) Check(s *tune.Space) error {
 }
 
 // check finds parameters that are no settings, and values that settings refuse.
-func check(path, text string, k *task.Kind, base task.Config, s *tune.Space) error {
-	line := func(name string) int {
-		for i, l := range strings.Split(text, "\n") {
-			if l = strings.TrimLeft(l, `"' `); strings.HasPrefix(l, name) && strings.HasPrefix(strings.TrimLeft(l[len(name):], `"' `), ":") {
-				return i + 1
-			}
-		}
-		return 0
-	}
-	wrong := func(name, fix, format string, a ...any) error {
-		return &data.InputError{File: path, Line: line(name), Problem: fmt.Sprintf(format, a...), Fix: fix}
+func check(path string, k *task.Kind, base task.Config, s *tune.Space) error {
+	wrong := func(line int, fix, format string, a ...any) error {
+		return &data.InputError{File: path, Line: line, Problem: fmt.Sprintf(format, a...), Fix: fix}
 	}
 	var names []string
 	for _, one := range settings.List(base) {
@@ -193,11 +185,11 @@ func check(path, text string, k *task.Kind, base task.Config, s *tune.Space) err
 		}
 		switch {
 		case one == nil:
-			return wrong(p.Name, "name a setting of train "+k.Name, "%s: unknown setting%s", p.Name, settings.DidYouMean(p.Name, names, "", ""))
+			return wrong(p.Line, "name a setting of train "+k.Name, "%s: unknown setting%s", p.Name, settings.DidYouMean(p.Name, names, "", ""))
 		case why != "":
-			return wrong(p.Name, "leave it out", "%s: not a parameter of trials: %s", p.Name, why)
+			return wrong(p.Line, "leave it out", "%s: not a parameter of trials: %s", p.Name, why)
 		case one.IsList():
-			return wrong(p.Name, "leave it out", "%s: it is a list, of which there is no range", p.Name)
+			return wrong(p.Line, "leave it out", "%s: it is a list, of which there is no range", p.Name)
 		}
 		values := []any{p.At(0), p.At(0.382), p.At(1)}
 		if p.Type == tune.Choice {
@@ -212,13 +204,13 @@ func check(path, text string, k *task.Kind, base task.Config, s *tune.Space) err
 				err = one.Check()
 			}
 			if err != nil {
-				return wrong(p.Name, "choose a range within that of the setting", "%s: %s: %s", p.Name, p.Text(v), strings.TrimPrefix(err.Error(), p.Name+": "))
+				return wrong(p.Line, "choose a range within that of the setting", "%s: %s: %s", p.Name, p.Text(v), strings.TrimPrefix(err.Error(), p.Name+": "))
 			}
 		}
 	}
 	for _, c := range s.Constraints {
 		if name := c.Measured(); name != "" && name != Latency && name != Size {
-			return wrong("constraints", "write a parameter of the space, latency or size", "constraint %q: %s is neither a parameter nor a measure", c.Text, name)
+			return wrong(c.Line, "write a parameter of the space, latency or size", "constraint %q: %s is neither a parameter nor a measure", c.Text, name)
 		}
 	}
 	return nil
