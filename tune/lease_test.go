@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,9 +92,10 @@ func TestRunHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := NewMemory()
 		counts := make([]int, 6)
+		var wg sync.WaitGroup
 		for range 3 {
 			s := openLeased(t, store, Options{Trials: 6, Sampler: "random", Lag: 2})
-			go func() {
+			wg.Go(func() {
 				err := s.Run(t.Context(), func(_ context.Context, trial *Trial) ([]float64, error) {
 					counts[trial.Number]++
 					time.Sleep(time.Minute)
@@ -102,10 +104,9 @@ func TestRunHolds(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-			}()
+			})
 		}
-		synctest.Wait()
-		time.Sleep(time.Hour)
+		wg.Wait()
 		if !slices.Equal(counts, []int{1, 1, 1, 1, 1, 1}) {
 			t.Error("trials were done again:", counts)
 		}

@@ -59,7 +59,10 @@ var samplers = map[string]struct {
 	blind   bool // it looks at no result
 	several bool // it is for several objectives too
 }{
+	"cmaes":  {cmaes{}, true, false},
+	"gp":     {bayes{}, false, true},
 	"grid":   {grid{}, true, true},
+	"nsga2":  {nsga2{}, false, true},
 	"random": {uniform{}, true, true},
 	"sobol":  {sobol{}, true, true},
 	"tpe":    {tpe{}, false, false},

@@ -25,9 +25,9 @@ const (
 // A Point is the objectives of a trial part way, after At units of its resource, which were Steps
 // training steps.
 type Point struct {
-	At     int       `json:"at"`
-	Steps  int       `json:"steps,omitempty"`
-	Values []float64 `json:"values"`
+	At     int       `json:"at"`              // units of the resource, such as epochs
+	Steps  int       `json:"steps,omitempty"` // training steps
+	Values []float64 `json:"values"`          // the objectives there
 }
 
 // A Piece is work that one worker does without a break: a trial from the beginning, or one that was

@@ -20,13 +20,13 @@ const Rules = 1
 
 // An Objective is a number by which trials are compared.
 type Objective struct {
-	Name     string `json:"name"`
-	Maximize bool   `json:"maximize,omitempty"`
+	Name     string `json:"name"`               // such as a metric
+	Maximize bool   `json:"maximize,omitempty"` // more is better
 }
 
 // Options are what a study is besides its space.
 type Options struct {
-	Seed       uint64      `json:"seed"`
+	Seed       uint64      `json:"seed"`                 // of all that is random
 	Trials     int         `json:"trials"`               // that are begun; 0: no limit
 	Objectives []Objective `json:"objectives,omitempty"` // none means one, which is minimized
 
@@ -109,6 +109,24 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 	return s, err
 }
 
+// Load returns the study that a store holds, to look at, and its header; nil if there is none.
+func Load(ctx context.Context, store Store) (*Study, *Header, error) {
+	h, err := store.Header(ctx)
+	if err != nil || h == nil {
+		return nil, nil, err
+	}
+	space, err := ParseSpace("the study's space", h.Space)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := h.Options
+	if err := o.fill(); err != nil {
+		return nil, nil, err
+	}
+	plan, err := samplerOf(&o)
+	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, plan: plan}, h, err
+}
+
 // Store returns the store of the study.
 func (s *Study) Store() Store { return s.store }
 
@@ -158,8 +176,12 @@ func (h *Header) differs(other *Header) error {
 
 // firstDifference returns the lines, or fields of JSON, in which two texts differ first.
 func firstDifference(a, b string) (string, string) {
-	cut := func(r rune) bool { return r == '\n' || r == ',' }
-	x, y := strings.FieldsFunc(a, cut), strings.FieldsFunc(b, cut)
+	by := "\n"
+	if !strings.Contains(a+b, by) {
+		plain := strings.NewReplacer("{", "", "}", "", `"`, "")
+		a, b, by = plain.Replace(a), plain.Replace(b), ","
+	}
+	x, y := strings.Split(a, by), strings.Split(b, by)
 	for i := range min(len(x), len(y)) {
 		if x[i] != y[i] {
 			return x[i], y[i]
@@ -341,7 +363,7 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 	}
 	k := &knowledge{space: s.Space, objectives: len(s.Options.Objectives), trials: h.observations(), number: number, first: max(s.Options.Startup, enqueued), seed: s.Options.Seed}
 	kind, origin := samplers[s.plan], s.plan
-	var from sampler = kind.sampler
+	from := kind.sampler
 	if !kind.blind && number < k.first {
 		from, origin = around{}, "startup"
 	}

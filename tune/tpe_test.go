@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestAnyWorkersOfMine(t *testing.T) {
+func TestAnyWorkersTPE(t *testing.T) {
 	sameForAnyWorkers(t, []Options{
 		{Trials: 40, Sampler: "sobol"},
 		{Trials: 40, Sampler: "tpe"},

@@ -45,6 +45,10 @@ func main() {
 	flag.IntVar(&o.trials, "trials", 60, "trials of a study")
 	flag.StringVar(&o.dir, "dir", "", "a `folder` to keep the tables and Optuna's runs in, and to take them from (default a temporary one)")
 	flag.Parse()
+	if flag.NArg() > 0 || o.seeds < 1 || o.first < 0 || o.trials < 1 {
+		fmt.Fprintln(os.Stderr, "tune: takes flags only; --seeds and --trials are 1 or more, --first 0 or more")
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := run(ctx, &o, os.Stdout); err != nil {

@@ -153,11 +153,14 @@ func killWorkers(t *testing.T, address, want string, needed int) {
 	log := filepath.Join(t.TempDir(), "log")
 	must(t, os.WriteFile(log, nil, 0o644))
 
-	var said bytes.Buffer
+	said, err := os.Create(log + ".err")
+	must(t, err)
+	defer said.Close()
+	errs := func() string { text, _ := os.ReadFile(said.Name()); return string(text) }
 	start := func() *exec.Cmd {
 		c := exec.Command(os.Args[0])
 		c.Env = append(os.Environ(), "TUNE_STUDY="+address, "TUNE_LOG="+log)
-		c.Stdout, c.Stderr = os.Stdout, &said
+		c.Stdout, c.Stderr = os.Stdout, said
 		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		must(t, c.Start())
 		return c
@@ -206,7 +209,7 @@ func killWorkers(t *testing.T, address, want string, needed int) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("after %d kills nobody works any more: %s", i, said.String())
+				t.Fatalf("after %d kills nobody works any more: %s", i, errs())
 			}
 		}
 		time.Sleep(time.Duration(r.IntN(10000)) * time.Microsecond)
@@ -228,11 +231,11 @@ func killWorkers(t *testing.T, address, want string, needed int) {
 	}
 	for _, c := range team {
 		if err := c.Wait(); err != nil {
-			t.Fatalf("a worker that was not killed: %v: %s", err, said.String())
+			t.Fatalf("a worker that was not killed: %v: %s", err, errs())
 		}
 	}
-	if said.Len() > 0 {
-		t.Error(said.String())
+	if text := errs(); text != "" {
+		t.Error(text)
 	}
 	look()
 	if got, _ := outcome(t, study); got != want {

@@ -191,3 +191,17 @@ func TestCancel(t *testing.T) {
 	must(t, err)
 	must(t, s.Set(t.Context(), "a", "", "b"))
 }
+
+// A commit waits for the disk, and readers do not wait for writers.
+func TestSettings(t *testing.T) {
+	s, err := openSQLite(t.Context(), filepath.Join(t.TempDir(), "study.db"), true)
+	must(t, err)
+	defer s.close()
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "busy_timeout": "60000"} {
+		got := ""
+		must(t, s.(*sqliteFile).db.QueryRow("PRAGMA "+pragma).Scan(&got))
+		if got != want {
+			t.Errorf("%s is %s, expected %s", pragma, got, want)
+		}
+	}
+}

@@ -291,8 +291,8 @@ type Verdict struct {
 
 // A Finalist is a trial with its results by seed.
 type Finalist struct {
-	Trial  int         `json:"trial"`
-	Params tune.Values `json:"params"`
+	Trial  int         `json:"trial"`            // its number
+	Params tune.Values `json:"params"`           // its parameters by name
 	First  float64     `json:"first"`            // result of the trial itself, by which it was chosen
 	Values []float64   `json:"values,omitempty"` // with further seeds
 	Mean   float64     `json:"mean"`             // of Values; without any, First
