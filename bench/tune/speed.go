@@ -85,7 +85,7 @@ func (o *options) speed(ctx context.Context, out io.Writer) error {
 				round+1, workers, ours.Seconds, ours.CPU, theirs.Seconds, theirs.CPU, ours.load, ours.Values, theirs.Values)
 		}
 	}
-	fmt.Fprintf(out, "\n%d rounds of %d trials of %d epochs, %d cores; carousel beside %s\n\n", o.rounds, o.trials, o.epochs, cores, laps["torch1"][0].Version)
+	fmt.Fprintf(out, "\n%d rounds of %d trials; epochs of a trial: %d; %d cores; carousel beside %s\n\n", o.rounds, o.trials, o.epochs, cores, laps["torch1"][0].Version)
 	fmt.Fprintln(out, "| at once | trials a minute | Optuna's | median ratio | least and greatest | trials a minute of processor time | Optuna's | median ratio | least and greatest |")
 	fmt.Fprintln(out, "|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, workers := range atOnce {
