@@ -49,7 +49,7 @@ var floors = [][]string{
 	{"serve/inferencepb"},
 	{"serve/inference"},
 	{"serve/batch", "serve/loadtest"},
-	{"internal/explain", "internal/bench"},
+	{"internal/explain", "internal/find", "internal/bench"},
 	{"quantize"},
 	{"tune"},
 	{"serve"},

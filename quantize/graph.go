@@ -1,10 +1,12 @@
 package quantize
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/bench"
@@ -15,17 +17,18 @@ import (
 
 // GraphReport is what [Graph] found.
 type GraphReport struct {
-	Precision string    `json:"precision"`         // what was asked for
-	Verdict   Verdict   `json:"verdict"`           // refused, or unknown: a graph says nothing of what its outputs are for
-	Reasons   []string  `json:"reasons,omitempty"` // of the verdict, a sentence each
-	Forced    bool      `json:"forced,omitempty"`  // whether the graph was written although it was refused
-	Inputs    string    `json:"inputs"`            // what both graphs were run on: given or random
-	Outputs   []Changed `json:"outputs"`           // how far they moved
-	Speed     Times     `json:"speed"`             // of a run of both graphs on the inputs
-	Size      Size      `json:"size"`              // of the file
-	Matrices  []Matrix  `json:"matrices"`          // the weight matrices, in the order of the file
-	Kernels   string    `json:"kernels"`           // the kernels of this machine
-	Processor string    `json:"processor"`         // its processor
+	Precision string     `json:"precision"`           // what was asked for
+	Verdict   Verdict    `json:"verdict"`             // accepted, refused, or unknown where no decisions were counted: a graph says nothing of what its outputs are for
+	Reasons   []string   `json:"reasons,omitempty"`   // of the verdict, a sentence each
+	Forced    bool       `json:"forced,omitempty"`    // whether the graph was written although it was refused
+	Inputs    string     `json:"inputs"`              // what both graphs were run on: given or random
+	Outputs   []Changed  `json:"outputs"`             // how far they moved
+	Decisions *Decisions `json:"decisions,omitempty"` // of those outputs that decide; absent if none was to be kept
+	Speed     Times      `json:"speed"`               // of a run of both graphs on the inputs
+	Size      Size       `json:"size"`                // of the file
+	Matrices  []Matrix   `json:"matrices"`            // the weight matrices, in the order of the file
+	Kernels   string     `json:"kernels"`             // the kernels of this machine
+	Processor string     `json:"processor"`           // its processor
 }
 
 // Changed is how far an output of a graph moved.
@@ -41,9 +44,10 @@ type Changed struct {
 type Runner func(context.Context) (map[string]graph.Value, error)
 
 // Graph lets the matrices of m rest as the options ask and compares it with f, the same file read again,
-// on the inputs of both runners. A graph that is quantized already, or has weights that are not finite, and
-// invalid options are a *data.InputError; other errors are those of the runners.
-func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options, progress func(string)) (*GraphReport, error) {
+// on the inputs of both runners. Where the decisions of the outputs in decide do not stay as the options ask, matrices rest
+// in more bits until they do; without such outputs the verdict is at best unknown. A graph that is quantized already, or
+// has weights that are not finite, and invalid options are a *data.InputError; other errors are those of the runners.
+func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, decide []string, o *Options, progress func(string)) (*GraphReport, error) {
 	wanted, err := o.wanted()
 	if err != nil {
 		return nil, err
@@ -81,17 +85,20 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 		}
 		r.Matrices = append(r.Matrices, row)
 	}
-	progress("running both graphs")
+	progress("running the float32 graph")
 	want, err := runF(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if r.Outputs, err = moved(ctx, m, want, runM); err != nil {
+	r.Decisions = newDecisions(want, decide, o.MinAccuracy)
+	if err := r.alone(ctx, m, r.Decisions.calibration(want), runM, wanted, progress); err != nil {
 		return nil, err
 	}
-	if err := r.alone(ctx, m, want, runM, wanted, progress); err != nil {
+	got, err := r.choose(ctx, m, want, runM, progress)
+	if err != nil {
 		return nil, err
 	}
+	r.Outputs = moved(m, want, got)
 	call := func(run Runner) func() { return func() { _, _ = run(ctx) } } // it has succeeded before
 	if r.Speed, err = alternate(ctx, windows, call(runF), call(runM)); err != nil {
 		return nil, err
@@ -100,18 +107,64 @@ func Graph(ctx context.Context, f, m *graph.Model, runF, runM Runner, o *Options
 	return r, nil
 }
 
-// moved runs a graph and compares its outputs with those of float32.
-func moved(ctx context.Context, m *graph.Model, want map[string]graph.Value, run Runner) (list []Changed, err error) {
-	got, err := run(ctx)
-	if err != nil {
-		return nil, err
-	}
+// moved compares outputs of a graph, or their beginnings, with those of float32.
+func moved(m *graph.Model, want, got map[string]graph.Value) (list []Changed) {
 	for _, info := range m.Outputs() {
 		if v := want[info.Name]; len(v.Data) > 0 {
-			list = append(list, changed(info.Name, v.Data, got[info.Name].Data))
+			list = append(list, changed(info.Name, v.Data, got[info.Name].Data[:len(v.Data)]))
 		}
 	}
-	return list, nil
+	return list
+}
+
+// choose lets matrices rest in more bits, those that cost most first, until enough decisions of the first half stay, and
+// returns the outputs. Of these half as many may be others as of the second, because a choice looks better on what it was made by.
+func (r *GraphReport) choose(ctx context.Context, m *graph.Model, want map[string]graph.Value, run Runner, progress func(string)) (got map[string]graph.Value, err error) {
+	d := r.Decisions
+	for {
+		if got, err = run(ctx); err != nil || d == nil {
+			return got, err
+		}
+		kept, asked := d.compare(want, got), (1+d.Asked)/2
+		if kept >= asked || !r.rounded() {
+			return got, nil
+		}
+		name, err := r.raise(m, fmt.Sprintf("%s of %s decisions stayed, and %s were to", percent(kept), report.Count(d.Calibration), percent(asked)))
+		if err != nil {
+			return nil, err
+		}
+		progress(fmt.Sprintf("%s of the decisions stay, so %s rests in more bits", percent(kept), name))
+	}
+}
+
+// rounded reports whether a matrix rests in less than float32.
+func (r *GraphReport) rounded() bool {
+	return slices.ContainsFunc(r.Matrices, func(row Matrix) bool { return row.Precision != tensor.Float32.String() })
+}
+
+// raise lets a matrix rest in more bits: of those in the fewest, that which costs most. From 8 bits it goes to float16, which
+// is closer to float32 than bfloat16, unless its numbers are beyond that.
+func (r *GraphReport) raise(m *graph.Model, why string) (name string, err error) {
+	bits := func(row *Matrix) int {
+		return slices.IndexFunc(widths[:], func(p tensor.Precision) bool { return p.String() == row.Precision })
+	}
+	var most *Matrix
+	for i := range r.Matrices {
+		row := &r.Matrices[i]
+		if row.Precision != tensor.Float32.String() && (most == nil || cmp.Or(cmp.Compare(bits(row), bits(most)), cmp.Compare(*most.Cost, *row.Cost)) < 0) {
+			most = row
+		}
+	}
+	next := tensor.Float32
+	if most.Precision == tensor.Int8.String() {
+		next = tensor.Float16
+	}
+	if err = m.SetRest(most.Name, next); errors.Is(err, graph.ErrRest) {
+		next = tensor.BFloat16
+		err = m.SetRest(most.Name, next)
+	}
+	most.Why, most.Precision = fmt.Sprintf("with it in %s %s", most.Precision, why), next.String()
+	return most.Name, err
 }
 
 // alone measures what each matrix costs that is rounded alone: the greatest relative change of an output.
@@ -138,12 +191,12 @@ func (r *GraphReport) alone(ctx context.Context, m *graph.Model, want map[string
 		if err := m.SetRest(row.Name, wanted); err != nil {
 			return err
 		}
-		list, err := moved(ctx, m, want, run)
+		got, err := run(ctx)
 		if err != nil {
 			return err
 		}
 		cost := 0.0
-		for _, c := range list {
+		for _, c := range moved(m, want, got) {
 			cost = math.Max(cost, c.Relative)
 		}
 		row.Cost = &cost
@@ -170,7 +223,10 @@ func changed(name string, want, got []float32) Changed {
 }
 
 func (r *GraphReport) judge(o *Options) {
-	if r.Speed.slower() {
+	switch {
+	case !r.rounded():
+		r.Reasons = append(r.Reasons, "every matrix stays in float32, so nothing is gained")
+	case r.Speed.slower():
 		r.Reasons = append(r.Reasons, r.Speed.slow("a run", r.Processor, r.Kernels))
 	}
 	if r.Speed.Ratio < o.TargetSpeedup {
@@ -180,13 +236,26 @@ func (r *GraphReport) judge(o *Options) {
 		if c.Relative != c.Relative || c.Worst != c.Worst {
 			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: its difference from float32 is not a number", c.Name))
 		}
-		if c.Flipped != nil && 1-*c.Flipped < o.MinAccuracy {
+		if c.Flipped != nil && 1-*c.Flipped < o.MinAccuracy && r.Decisions == nil {
 			r.Reasons = append(r.Reasons, fmt.Sprintf("output %s: %s of its elements are on the other side of one half, and %s were to stay", c.Name, report.Percent(*c.Flipped), report.Percent(o.MinAccuracy)))
 		}
 	}
-	if r.Verdict = Refused; len(r.Reasons) == 0 {
+	d := r.Decisions
+	if d != nil && d.Kept < d.Asked {
+		r.Reasons = append(r.Reasons, fmt.Sprintf("decisions: %s, and %s were to", d.figures(), percent(d.Asked)))
+	}
+	switch {
+	case len(r.Reasons) > 0:
+		r.Verdict = Refused
+	case d == nil:
 		r.Verdict = Unknown
-		r.Reasons = []string{"accuracy: unknown, because a graph does not say what its outputs are for; the table has how far they moved"}
+		r.Reasons = []string{"accuracy: unknown, because a graph does not say what its outputs are for; the table has how far they moved, and with --input and --min-accuracy what they decide is counted"}
+	case d.Count < fewest:
+		r.Verdict = Unknown
+		r.Reasons = []string{fmt.Sprintf("decisions: unknown, because fewer than %d are too few to tell (%s)", fewest, d.figures())}
+	default:
+		r.Verdict = Accepted
+		r.Reasons = []string{"decisions: " + d.figures()}
 	}
 }
 
@@ -199,6 +268,12 @@ func (r *GraphReport) Summary() *report.Summary {
 	if r.Size.Share > 0 {
 		t.Add("float32 by quantized", fmt.Sprintf("%.2f", 1/r.Size.Share), fmt.Sprintf("%.2f", r.Speed.Ratio))
 	}
+	if d := r.Decisions; d != nil {
+		s.Facts = append(s.Facts, report.Fact{Name: "Decisions that stay", Value: percent(d.Kept), Note: fmt.Sprintf("of %s on the second half of the rows or steps; matrices were chosen by %s on the first", report.Count(d.Count), report.Count(d.Calibration))})
+		for _, out := range d.Outputs {
+			s.Notes = append(s.Notes, fmt.Sprintf("a decision of output %s is %s", out.Name, map[string]string{"half": "on which side of one half an element is", "greatest": "which element of its last dimension is the greatest"}[out.By]))
+		}
+	}
 	outputs := report.NewTable("output", "elements", "greatest difference", "relative", "other side of 1/2")
 	for _, c := range r.Outputs {
 		flipped := ""
@@ -208,6 +283,6 @@ func (r *GraphReport) Summary() *report.Summary {
 		outputs.Add(c.Name, report.Count(c.Elements), report.Number(c.Worst), report.Percent(c.Relative), flipped)
 	}
 	s.Tables = append(s.Tables, t, outputs, matrixTable(r.Matrices))
-	s.Notes = []string{measuredOn(r.Processor, r.Kernels)}
+	s.Notes = append(s.Notes, measuredOn(r.Processor, r.Kernels))
 	return s
 }

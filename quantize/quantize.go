@@ -18,7 +18,7 @@ import (
 type Options struct {
 	Precision     string   `json:"precision" oneof:"int4,int8,bf16,fp16" group:"Quantization" help:"numbers that weight matrices rest in"`
 	Keep          []string `json:"keep,omitempty" group:"Quantization" help:"names of matrices, or their beginnings, that stay in float32"`
-	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the accuracy in float32 that must be kept: the lower end of its 95 % interval"`
+	MinAccuracy   float64  `json:"min_accuracy" range:"0..1" group:"Verdict" help:"share of the accuracy in float32 that must be kept: the lower end of its 95 % interval; of an ONNX file with inputs, of the decisions"`
 	TargetSpeedup float64  `json:"target_speedup,omitempty" range:"0..1e6" group:"Verdict" help:"speed of a stream's step that must be reached, as a multiple of that in float32 (0: it must not be slower)"`
 }
 

@@ -65,7 +65,7 @@ type Matrix struct {
 	Precision string   `json:"precision"`       // what it rests in: int4, int8, bf16, fp16 or f32
 	Why       string   `json:"why,omitempty"`   // why not in what was asked for
 	Error     float64  `json:"error,omitempty"` // norm of what rounding changes, by the norm of the matrix
-	Cost      *float64 `json:"cost,omitempty"`  // what its rounding alone costs, where that was measured: share of the accuracy on the calibration rows; of a graph the greatest relative change of an output
+	Cost      *float64 `json:"cost,omitempty"`  // what its rounding alone costs, where that was measured: share of the accuracy on the calibration rows; of a graph the greatest relative change of an output, where decisions are counted on the first half of those that decide
 }
 
 // ReportOf returns the report in the directory of a quantized model; nil for another model.

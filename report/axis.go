@@ -17,6 +17,8 @@ type Axis struct {
 	Time bool
 	// Zone is the time zone of a time axis; nil is UTC.
 	Zone *time.Location
+	// Names are those of the values 0, 1, 2, ...; such an axis has these ticks alone.
+	Names []string
 	// Zero makes the axis start at zero if no value is negative.
 	Zero bool
 	// Step is the distance between ticks, such as 3 for hours of a day; 0 chooses
@@ -75,6 +77,9 @@ type scale struct {
 // newScale makes a scale for the extent, with a margin of pad times its length at
 // both ends.
 func newScale(a Axis, e extent, pad float64) scale {
+	if len(a.Names) > 0 {
+		a.Log, a.Time, a.Min, a.Max = false, false, -0.5, float64(len(a.Names))-0.5
+	}
 	lo, hi := e.lo, e.hi
 	if !e.any {
 		lo, hi = 0, 1
@@ -142,6 +147,11 @@ func (s scale) ticks(n int) []tick {
 	n = max(n, 2)
 	var all []tick
 	switch {
+	case len(s.axis.Names) > 0:
+		every := (len(s.axis.Names) + 2*n + 2) / (2*n + 3)
+		for i := 0; i < len(s.axis.Names); i += every {
+			all = append(all, tick{float64(i), s.axis.Names[i]})
+		}
 	case s.axis.Log:
 		all = logTicks(s.lo, s.hi, n)
 	case s.axis.Time && max(math.Abs(s.lo), math.Abs(s.hi)) < 2e11:

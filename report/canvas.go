@@ -52,6 +52,9 @@ type canvas interface {
 	// alignment.
 	write(at point, s string, st style)
 	image(b box, img image.Image)
+	// item lets what draw draws be a mark of an item of the page, which stands out where the reader
+	// points near a path.
+	item(n int, near path, draw func())
 }
 
 // pen draws the elements of plots.

@@ -25,7 +25,7 @@ type Figure struct {
 	Plot          Plot
 }
 
-// Plot is the content of a Figure: *Lines, *Bars, *Heat or *Grid. All accept
+// Plot is the content of a Figure: *Lines, *Bars, *Heat, *Parallel or *Grid. All accept
 // missing data: empty slices, slices of different lengths and values that are NaN
 // or infinite leave gaps, and a plot without finite values shows "no data".
 type Plot interface {
@@ -69,13 +69,14 @@ var (
 	textColor  = color.NRGBA{0x47, 0x55, 0x69, 0xFF}
 	gridColor  = color.NRGBA{0xE4, 0xE8, 0xED, 0xFF}
 	axisColor  = color.NRGBA{0xA3, 0xAD, 0xBA, 0xFF}
+	cardColor  = color.NRGBA{0xFE, 0xFE, 0xFE, 0xFF} // what a drawing is on, but for the white of heat cells
 	emptyColor = color.NRGBA{0xEF, 0xF1, 0xF4, 0xFF} // a heat cell without a value
 )
 
 // themed has the names of the CSS variables for the colours that follow the
 // reader's light or dark theme.
 var themed = func() map[color.NRGBA]string {
-	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty"}
+	m := map[color.NRGBA]string{textColor: "text", gridColor: "grid", axisColor: "axis", emptyColor: "empty", cardColor: "card"}
 	for i, c := range palette[1:] {
 		m[c] = "c" + strconv.Itoa(i+1)
 	}
@@ -167,6 +168,10 @@ func (f *Figure) svg() (template.HTML, error) {
 	if c.err != nil {
 		return "", fmt.Errorf("report: figure %q: %w", f.Title, c.err)
 	}
-	return template.HTML(fmt.Sprintf("<svg viewBox=\"0 0 %d %d\" style=\"max-width:%dpx\" role=\"img\" aria-label=\"%s\">\n%s</svg>\n",
-		w, h, w*5/4, template.HTMLEscapeString(clean(f.alt())), c.out)), nil
+	narrow := ""
+	if one, ok := f.Plot.(*Parallel); ok {
+		narrow = fmt.Sprintf(";min-width:%dpx", one.least())
+	}
+	return template.HTML(fmt.Sprintf("<svg viewBox=\"0 0 %d %d\" style=\"max-width:%dpx%s\" role=\"img\" aria-label=\"%s\">\n%s</svg>\n",
+		w, h, w*5/4, narrow, template.HTMLEscapeString(clean(f.alt())), c.out)), nil
 }

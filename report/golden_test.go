@@ -34,10 +34,15 @@ func goldenFigures() map[string]*Figure {
 		Series: []Series{{Name: "LSTM & co", Y: []float64{1, -2, 3}}, {Name: "Naïve", Y: []float64{2, 2, nan}}}}
 	heat := &Heat{X: Axis{Label: "Predicted"}, Y: Axis{Label: "True"}, Legend: "count", Format: "%.0f",
 		Rows: []string{"yes", "no"}, Columns: []string{"a long name for yes", "日本"}, Values: [][]float64{{9, 1}, {nan, 7}}}
+	parallel := &Parallel{Axes: []Axis{{Label: "lr", Log: true, Min: 1e-4, Max: 1e-1}, {Label: "cell", Names: []string{"lstm", "gru"}}, {Label: "loss"}},
+		Series: []Series{{Name: "others", Color: Muted, Y: []float64{1e-3, 1, 3}, Items: []int{0}}, {Color: Muted, Y: []float64{5e-2, nan, 2}, Items: []int{1}}, {Name: "best", Color: Green, Y: []float64{1e-2, 0, 1}, Items: []int{2}}}}
+	dots := &Heat{Up: true, X: Axis{Label: "lr", Log: true, Min: 1e-4, Max: 1e-1}, Y: Axis{Label: "hidden", Min: 8, Max: 128}, Values: [][]float64{{1, 2, nan}, {2, 3, 4}},
+		Dots: Series{X: []float64{0.1, 0.9}, Y: []float64{0.2, 0.8}, Items: []int{0, 2}}}
 	return map[string]*Figure{
-		"lines": {Title: "Demand", Width: 480, Height: 270, Plot: lines},
-		"heat":  {Title: "Confusion", Width: 320, Height: 240, Plot: heat},
-		"grid":  {Title: "Both", Width: 640, Height: 240, Plot: &Grid{Figures: []*Figure{{Title: "Bars", Plot: bars}, {Title: "Curve", Plot: lines}}}},
+		"trials": {Title: "Trials", Width: 640, Height: 240, Plot: &Grid{Figures: []*Figure{{Title: "Across", Plot: parallel}, {Title: "Over two", Plot: dots}}}},
+		"lines":  {Title: "Demand", Width: 480, Height: 270, Plot: lines},
+		"heat":   {Title: "Confusion", Width: 320, Height: 240, Plot: heat},
+		"grid":   {Title: "Both", Width: 640, Height: 240, Plot: &Grid{Figures: []*Figure{{Title: "Bars", Plot: bars}, {Title: "Curve", Plot: lines}}}},
 	}
 }
 

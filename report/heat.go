@@ -27,6 +27,9 @@ type Heat struct {
 	Diverging bool
 	// Legend is the label of the colour bar.
 	Legend string
+	// Dots are drawn over the cells: X and Y from 0 to 1 across all columns and rows. Only X, Y and Items
+	// are used.
+	Dots Series
 	// Bare omits the colour bar, so that the cells align with a Lines plot of the
 	// same horizontal axis.
 	Bare bool
@@ -100,9 +103,27 @@ func (h *Heat) draw(p pen, r box) {
 	r = h.labels(p, r, rows, cols)
 	if rows*cols > maxDrawnCells {
 		p.image(r, h.image(rows, cols, int(r.width()*pngScale), int(r.height()*pngScale), lo, hi))
-		return
+	} else {
+		h.cells(p, r, rows, cols, lo, hi)
 	}
-	h.cells(p, r, rows, cols, lo, hi)
+	h.dots(p, r)
+}
+
+// dots draws a light rim around each dot, so that it can be seen on every colour.
+func (h *Heat) dots(p pen, r box) {
+	for i := range min(len(h.Dots.X), len(h.Dots.Y)) {
+		y := h.Dots.Y[i]
+		if !h.Up {
+			y = 1 - y
+		}
+		at := point{r.x0 + h.Dots.X[i]*r.width(), r.y0 + y*r.height()}
+		var rim path
+		rim.circle(at, 4)
+		p.marked(h.Dots, i, rim, func() {
+			p.fill(rim, color.NRGBA{0xFF, 0xFF, 0xFF, 0xFF})
+			p.dot(at.x, at.y, 2.6, color.NRGBA{0x11, 0x18, 0x27, 0xFF})
+		})
+	}
 }
 
 // named numbers the cells of a small matrix without names and ranges.

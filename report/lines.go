@@ -25,6 +25,9 @@ type Series struct {
 	Color  Color
 	Dashed bool
 	Dots   bool // a dot at each point, without lines
+	// Items are the numbers of the page's items that the points belong to; of a curve only the first
+	// counts. nil: none.
+	Items []int
 }
 
 // Band is the shaded area between two curves.
@@ -87,7 +90,9 @@ func (l *Lines) draw(p pen, r box) {
 				ey.add(v)
 			}
 		}
-		s.X, s.Y = thin(s.X, s.Y, limit)
+		if !s.Dots || s.Items == nil {
+			s.X, s.Y = thin(s.X, s.Y, limit)
+		}
 		series[i] = s
 	}
 	bands := make([]Band, len(l.Bands))
@@ -149,7 +154,7 @@ func (l *Lines) keys() []key {
 }
 
 func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
-	var path, dots path
+	var line, dots path
 	run := 0 // points since the last gap
 	var px, py float64
 	flush := func() {
@@ -166,19 +171,29 @@ func (p pen) curve(f frame, s Series, c color.NRGBA, dash []float64) {
 			continue
 		}
 		switch {
+		case s.Dots && s.Items != nil:
+			var dot path
+			dot.circle(point{x, y}, 3.5)
+			p.marked(s, i, dot, func() { p.fill(dot, c) })
 		case s.Dots:
 			dots.circle(point{x, y}, 2.5)
 		case run == 0:
-			path.move(point{x, y})
+			line.move(point{x, y})
 		default:
-			path.line(point{x, y})
+			line.line(point{x, y})
 		}
 		px, py = x, y
 		run++
 	}
 	flush()
-	p.stroke(path, c, 1.8, dash...)
-	p.fill(dots, c)
+	if s.Dots {
+		p.fill(dots, c)
+		return
+	}
+	p.marked(s, 0, line, func() {
+		p.stroke(line, c, 1.8, dash...)
+		p.fill(dots, c)
+	})
 }
 
 func (p pen) band(f frame, b Band, c color.NRGBA) {

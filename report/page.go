@@ -32,6 +32,8 @@ type Page struct {
 	Version  string
 	Time     time.Time
 	Sections []Section
+	// Items are what figures and tables refer to by their numbers, from 0.
+	Items []Item
 }
 
 // Section is a part of a page. Without a title it has no heading.
@@ -90,12 +92,14 @@ type Table struct {
 	Caption string
 	Columns []Column
 	Rows    []Row
+	Items   []int // of each row the number of the page's item that it is about; nil: none
 }
 
 // Column is a column of a table. Numbers are aligned to the right.
 type Column struct {
-	Name   string
-	Number bool
+	Name    string
+	Number  bool
+	Literal bool // the name is shown as it is, without a capital letter
 }
 
 // Row is a row of a table. The best row is highlighted.
@@ -157,6 +161,17 @@ func newPageTemplate() *template.Template {
 		"css":     func() template.CSS { return template.CSS(pageCSS) },
 		"cells":   func(t *Table, r Row) []cell { return t.cells(r) },
 		"heading": heading,
+		"stand":   itemRules,
+		"rowClass": func(t *Table, i int) string {
+			class := ""
+			if i < len(t.Items) {
+				class = fmt.Sprintf("i i%d", t.Items[i])
+			}
+			if t.Rows[i].Best {
+				class = strings.TrimSpace(class + " best")
+			}
+			return class
+		},
 		"scores": func(t *Table) bool {
 			return len(t.Columns) > 1 && !slices.ContainsFunc(t.Columns[1:], func(c Column) bool { return !c.Number })
 		},

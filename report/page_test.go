@@ -260,3 +260,25 @@ func TestTablePrint(t *testing.T) {
 		t.Errorf("got\n%s", b.String())
 	}
 }
+
+// What stands for an item stands out where any of its marks is pointed at, by rules of style alone.
+func TestItems(t *testing.T) {
+	dots := &Lines{Series: []Series{{Y: []float64{1, nan, 3}, Dots: true, Items: []int{0, 1, 2}}, {Y: []float64{2, 1}, Items: []int{2}}, {Y: []float64{3, 3}}}}
+	table := &Table{Columns: []Column{{Name: "trial", Literal: true}, {Name: "loss"}}, Rows: []Row{{Cells: []string{"2"}, Best: true}, {Cells: []string{"0"}}, {Cells: []string{"none"}}}, Items: []int{2, 0}}
+	html := render(t, &Page{Items: []Item{{Title: "Trial <0>"}, {Title: "Trial 1"}, {Title: "Trial 2", Values: Pairs{{"lr", "0.1"}}}},
+		Sections: []Section{{Title: "All", Blocks: []Block{&Figure{Plot: dots}, table}}}})
+	for want, n := range map[string]int{
+		`<g class="i i0">`: 1, `<g class="i i1">`: 0, `<g class="i i2">`: 2, // a point that is not finite has no mark
+		`<tr class="i i2 best">`: 1, `<tr class="i i0">`: 1, "<tr><td>none": 1,
+		`<aside class="card" id="i0"><h3>Trial &lt;0&gt;</h3>`: 1, "<dt>lr</dt><dd>0.1</dd>": 1,
+		"body:has(.i2:hover) svg .i2{opacity:1}": 1, "body:has(.i2:hover) #i2{display:block}": 1, "body:has(.i3:hover)": 0,
+		`<th scope="col">trial</th><th scope="col">Loss</th>`: 1,
+	} {
+		if got := strings.Count(html, want); got != n {
+			t.Errorf("%d times %s, want %d", got, want, n)
+		}
+	}
+	if html := render(t, &Page{Sections: []Section{{Blocks: []Block{Text("plain")}}}}); strings.Contains(html, "<aside") || strings.Contains(html, ":has(.i0") {
+		t.Error("a page without items has some")
+	}
+}

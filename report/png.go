@@ -217,6 +217,8 @@ func (c *pngCanvas) write(at point, s string, st style) {
 	c.paint(st.color)
 }
 
+func (c *pngCanvas) item(_ int, _ path, draw func()) { draw() }
+
 func (c *pngCanvas) image(b box, img image.Image) {
 	d := c.dots(point{b.x0, b.y1}, point{b.x1, b.y0})
 	round := func(v float64) int { return int(math.Round(v)) }

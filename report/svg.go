@@ -123,6 +123,12 @@ func (c *svgCanvas) write(at point, s string, st style) {
 	c.add(`<text x="%s" y="%s"%s%s style="%sfont-size:%spx;%s">%s</text>`, x, y, length, turn, weight, st.size, paint("fill", st.color), html.EscapeString(s))
 }
 
+func (c *svgCanvas) item(n int, near path, draw func()) {
+	c.add(`<g class="i i%d"><path class="near" d="%s" style="fill:none"/>`, n, c.outline(near))
+	draw()
+	c.add(`</g>`)
+}
+
 func (c *svgCanvas) image(b box, img image.Image) {
 	var buf bytes.Buffer
 	if err := png.Encode(&buf, img); err != nil {

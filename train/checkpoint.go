@@ -83,6 +83,10 @@ func tensorBoardDir(dir string) string { return filepath.Join(dir, "tensorboard"
 // Files are what a run keeps in its directory beside the model, relative to it.
 var Files = []string{metricsFile, lastPath(""), bestPath("")}
 
+// Checkpoint returns the path of the file that a run in dir goes on from. It is replaced as
+// a whole, and is all that another directory needs to go on there.
+func Checkpoint(dir string) string { return lastPath(dir) }
+
 // HasCheckpoint reports whether a run in dir can be resumed.
 func HasCheckpoint(dir string) bool {
 	_, err := os.Stat(lastPath(dir))

@@ -23,7 +23,8 @@ import (
 
 // Fit trains until a limit of o is reached, the metric stops improving, a hook
 // returns [ErrStop], or ctx is cancelled. Cancellation is not an error: it
-// leaves a checkpoint from which the run can resume.
+// leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
+// a checkpoint too.)
 //
 // Errors: options or a job that contradict each other (before anything is
 // written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
@@ -45,6 +46,11 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 			o.world().Abort(err)
 		}
 	}()
+	if o.Adjust != nil {
+		own := *o
+		own.Adjust(&own)
+		o = &own
+	}
 	t, err := newTrainer(job, *o)
 	if err != nil {
 		return nil, err
@@ -79,6 +85,8 @@ type trainer[B any] struct {
 	sum      sum
 	ready    func(lo, hi int) // what the tape calls in the last batch of a step
 	last     int              // that batch's number within the rank
+	taken    Step             // the last one, for OnStep
+	asked    bool             // OnStep wants the run to stop
 
 	world      World
 	rank, size int
@@ -131,7 +139,7 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, errors.New("train: there are no training batches")
 	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
-	if !t.slab.Device().RunsAhead() {
+	if !t.slab.Device().RunsAhead() || o.OnStep != nil {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
@@ -216,6 +224,12 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	if err := t.agree(); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
+	if t.o.OnStart != nil {
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		if err := t.o.OnStart(plan); err != nil {
+			return nil, errors.Join(err, t.close())
+		}
+	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
 	defer func() {
@@ -229,14 +243,18 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	if t.o.MaxTime > 0 {
 		left = max(t.o.MaxTime-t.before, 1)
 	}
-	perStep := float64(t.job.Samples) / float64(t.perEpoch)
 	p.about(t.o.About, t.slab.NumElements())
-	p.start(plan{t.o.Epochs, t.total, perStep, t.metric, left}, t.Step)
+	p.start(plan{t.o.Epochs, t.total, t.samplesOfStep(), t.metric, left}, t.Step)
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
+	if err == nil && stopped == StopInterrupted && context.Cause(ctx) == ErrPause {
+		err = ErrPause
+	}
 	if err == nil {
 		err = t.save()
+	} else if errors.Is(err, ErrPause) {
+		err = errors.Join(err, t.save())
 	}
 	if err == nil {
 		_, err = t.meet(false) // no rank returns before the files are written
@@ -438,6 +456,8 @@ func (t *trainer[B]) limit() Stop {
 		return StopSteps
 	case t.o.MaxTime > 0 && t.clock() >= t.o.MaxTime:
 		return StopTime
+	case t.asked:
+		return StopAsked
 	}
 	return ""
 }
@@ -463,6 +483,9 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 				return StopInterrupted, nil
 			}
 			if err := t.step(); err != nil {
+				return "", err
+			}
+			if err := t.tell(); err != nil {
 				return "", err
 			}
 			if t.Batch < t.batches {
@@ -557,6 +580,10 @@ func (t *trainer[B]) step() error {
 	t.Step++
 	t.Batch += n
 	t.LR = lr
+	t.taken = Step{
+		Step: t.Step, Epoch: t.Epoch + 1, Loss: loss, GradNorm: norm, LR: lr, Skipped: !taken,
+		Samples: t.samplesOfStep(), PerEpoch: t.perEpoch, TapeBytes: t.tape.Bytes(),
+	}
 	if !taken {
 		t.Skipped++
 		t.Overflows++
@@ -587,6 +614,22 @@ func (t *trainer[B]) step() error {
 	t.logStep(loss, norm)
 	return nil
 }
+
+// tell calls OnStep.
+func (t *trainer[B]) tell() error {
+	if t.o.OnStep == nil {
+		return nil
+	}
+	err := t.o.OnStep(t.taken)
+	if errors.Is(err, ErrStop) {
+		t.asked = true
+		return nil
+	}
+	return err
+}
+
+// samplesOfStep is the mean number of samples of a step.
+func (t *trainer[B]) samplesOfStep() float64 { return float64(t.job.Samples) / float64(t.perEpoch) }
 
 // share returns the fraction of the step's loss that comes from one batch.
 func share(weight, total float64) float64 {

@@ -1,10 +1,13 @@
 package train
 
 import (
+	"context"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 
+	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -50,6 +53,60 @@ func TestPruning(t *testing.T) {
 	}
 	if _, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || !slices.Equal(seen, []int{2, 4}) {
 		t.Errorf("validations %v, %v", seen, err)
+	}
+}
+
+// A run that is paused, by a hook or by the context's cause, goes on as if it had not been,
+// and knows what is behind it.
+func TestPause(t *testing.T) {
+	for name, setup := range setups() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			job, o := setup()
+			o.Dir = t.TempDir()
+			whole := fit(t, job, o)
+			dir := t.TempDir()
+			var steps []int
+			for try := 0; ; try++ {
+				again, o := setup()
+				o.Dir, o.Resume = dir, true
+				var plan Plan
+				o.OnStart = func(p Plan) error {
+					plan = p
+					steps = append(steps, len(p.History))
+					return nil
+				}
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				switch try {
+				case 0:
+					o.OnEpoch = func(Record) error { return ErrPause }
+				case 1:
+					interrupt(again, 3, func() { cancel(ErrPause) })
+				}
+				r, err := Fit(ctx, again, o)
+				if try < 2 {
+					if !errors.Is(err, ErrPause) || plan.Metric != job.Metric || plan.Epochs != o.Epochs {
+						t.Fatalf("try %d: %v, %+v", try, err, plan)
+					}
+					continue
+				}
+				if err != nil || timeless(r.History) != timeless(whole.History) || !sameBits(weights(again), weights(job)) {
+					t.Errorf("%v: the history or the weights differ from those of a run that was not paused", err)
+				}
+				break
+			}
+			if !slices.Equal(steps, []int{0, 1, 1}) {
+				t.Errorf("epochs behind each part: %v", steps)
+			}
+		})
+	}
+	job, o := newJob(16), newOptions()
+	broken := errors.New("broken")
+	o.OnStart = func(Plan) error { return broken }
+	before := weights(job)
+	if _, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || !sameBits(before, weights(job)) {
+		t.Error(err)
 	}
 }
 
@@ -163,5 +220,96 @@ func TestSumHoldsFewVectors(t *testing.T) {
 		if n := len(tr.sum.levels); n != want {
 			t.Errorf("accumulate %d holds %d vectors, want %d", accumulate, n, want)
 		}
+	}
+}
+
+// OnStep sees every step, of which the epoch's record holds the mean, and changes nothing.
+func TestOnStep(t *testing.T) {
+	plain, o := newJob(38), newOptions()
+	o.Batch, o.Accumulate, o.Epochs = 4, 3, 3
+	fit(t, plain, o)
+
+	job := newJob(38)
+	var steps []Step
+	o.OnStep = func(s Step) error {
+		steps = append(steps, s)
+		return nil
+	}
+	r := fit(t, job, o)
+	if !slices.Equal(weights(job), weights(plain)) {
+		t.Error("the hook changes the weights")
+	}
+	if len(steps) != r.Steps || r.Steps != 12 {
+		t.Fatalf("%d steps were seen of %d, want 12", len(steps), r.Steps)
+	}
+	for i, s := range steps {
+		if s.Step != i+1 || s.Epoch != i/4+1 || s.PerEpoch != 4 || s.Samples != 38./4 || s.LR != o.Schedule(i) || s.Skipped || !(s.TapeBytes > 0) {
+			t.Errorf("step %d: %+v", i+1, s)
+		}
+	}
+	first := r.History[0]
+	loss := (12*(steps[0].Loss+steps[1].Loss+steps[2].Loss) + 2*steps[3].Loss) / 38 // ten batches, the last of 2
+	norm := float64(steps[0].GradNorm+steps[1].GradNorm+steps[2].GradNorm+steps[3].GradNorm) / 4
+	if math.Abs(loss-first.TrainLoss) > 1e-12 || math.Abs(norm-first.GradNorm) > 1e-6 {
+		t.Errorf("the steps' loss and norm are %v, %v, and the epoch's %v, %v", loss, norm, first.TrainLoss, first.GradNorm)
+	}
+}
+
+// ErrStop ends the run at that step and closes its epoch, which is validated; another
+// error ends it with that error.
+func TestOnStepStops(t *testing.T) {
+	for _, at := range []int{1, 2, 4, 6} { // four steps an epoch
+		job, o := newJob(32), newOptions()
+		o.Dir, o.ValidateEvery, o.Epochs = t.TempDir(), 100, 5
+		o.OnStep = func(s Step) error {
+			if s.Step == at {
+				return ErrStop
+			}
+			return nil
+		}
+		r := fit(t, job, o)
+		epochs := (at + 3) / 4
+		if r.Stopped != StopAsked || r.Steps != at || r.Epochs != epochs || r.Interrupted || r.Best == nil || r.Best.Epoch != epochs {
+			t.Errorf("stopped at step %d: %+v", at, r)
+		}
+		if h, err := ReadHistory(o.Dir); err != nil || len(h) != epochs {
+			t.Errorf("stopped at step %d: %d records, %v", at, len(h), err)
+		}
+	}
+	job, o := newJob(32), newOptions()
+	broken := errors.New("broken")
+	o.OnStep = func(s Step) error { return broken }
+	if r, err := Fit(t.Context(), job, o); !errors.Is(err, broken) || r == nil || r.Steps != 1 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// Steps that a scaler skips are told as such.
+func TestOnStepOfSkippedSteps(t *testing.T) {
+	job, o := newJob(32), newOptions()
+	o.Precision, o.Scaler = tensor.Float16, &optim.GradScalerOptions{Init: 1e36}
+	skipped := 0
+	o.OnStep = func(s Step) error {
+		if s.Skipped {
+			skipped++
+		}
+		return nil
+	}
+	if r := fit(t, job, o); skipped != r.Skipped || skipped == 0 {
+		t.Errorf("%d skipped steps were seen of %d", skipped, r.Skipped)
+	}
+}
+
+// Adjust changes the options of the run, not the caller's, before they are checked.
+func TestAdjust(t *testing.T) {
+	job, o := newJob(32), newOptions()
+	o.Schedule = nil // which alone would be refused
+	o.Adjust = func(o *Options) { o.Schedule, o.Epochs, o.Steps = optim.Constant(3e-3), 0, 7 }
+	r := fit(t, job, o)
+	if r.Steps != 7 || r.Stopped != StopSteps || r.History[0].LR != 3e-3 {
+		t.Errorf("%+v", r)
+	}
+	if o.Schedule != nil || o.Steps != 0 {
+		t.Error("the caller's options were changed")
 	}
 }

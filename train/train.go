@@ -105,6 +105,10 @@ type Run struct {
 // Hooks are functions that a run calls. Each may be nil. With several ranks,
 // every rank calls its own hooks.
 type Hooks struct {
+	// OnStart is called before the first step of a run, also of one that goes on, when its
+	// checkpoint has been read. An error ends the run with it, with nothing changed.
+	OnStart func(p Plan) error
+
 	// OnEpoch is called after each epoch, when it has been recorded. Return ErrStop
 	// to stop training early without an error; another error ends the run with it.
 	OnEpoch func(r Record) error
@@ -121,12 +125,46 @@ type Hooks struct {
 	// finite in a step that a scaler will skip.
 	OnGradients func(s *tensor.Slab)
 
+	// OnStep is called after each optimizer step, also one that a scaler skipped.
+	// Return ErrStop to end the run as a limit does: the epoch is closed early,
+	// without an error; another error ends the run with it at once. Several ranks
+	// see the same losses, and must decide alike.
+	OnStep func(s Step) error
+
+	// Adjust is called once, before anything else, and may change the options that
+	// a task has chosen, such as its schedule: for measurements by short trainings,
+	// which no setting describes.
+	Adjust func(o *Options)
+
 	// OnReady is called once per parameter in each step, as soon as its
 	// gradient is complete and while the backward pass continues. [lo,hi) is
 	// its range in the slab's gradients, which then holds the sum over all
 	// batches of this rank, multiplied by the scale of the loss if there is one. The
 	// order of parameters is that of [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
+}
+
+// Plan is what is known of a run before its first step.
+type Plan struct {
+	Epochs, Steps int         // to be done in all; 0: without that limit
+	Metric        string      // Job.Metric
+	Weights       int         // numbers that are trained
+	History       []Record    // by epoch, those before a resume
+	Fingerprint   Fingerprint // Options.Fingerprint
+}
+
+// Step is an optimizer step that was taken.
+type Step struct {
+	Step     int     // steps so far, this one included
+	Epoch    int     // that it belongs to, from 1
+	Loss     float64 // mean over the items of its batches, of the weights before it
+	GradNorm float32 // before clipping
+	LR       float32
+	Skipped  bool // by the scaler of Float16, which left the weights as they are
+
+	Samples   float64 // training samples of a step, the mean over an epoch
+	PerEpoch  int     // steps of an epoch
+	TapeBytes int64   // device memory that this rank's training tape holds
 }
 
 // AfterEpoch appends f to OnEpoch, for a task that monitors its own training.
@@ -209,6 +247,11 @@ type Options struct {
 
 // ErrStop ends a run as a limit does, without an error, if a hook returns it.
 var ErrStop = errors.New("train: stop")
+
+// ErrPause ends a run with a checkpoint, as an error: if a hook returns it, or if it is the
+// cause of the context's cancellation. So whoever makes a model of a run that has ended, as
+// tasks do, makes none; the run can be resumed.
+var ErrPause = errors.New("train: paused")
 
 // ErrRunning is returned for a run whose Dir another run is writing to.
 var ErrRunning = errors.New("another training is writing to this directory; wait for it to end, or choose another directory")

@@ -16,6 +16,7 @@ import (
 // "latency", with + - * / and brackets, on both sides of <= or >=.
 type Constraint struct {
 	Text        string
+	Line        int      // of the file that it was read from; 0: none
 	left, right ast.Expr // left <= right
 	names       []string
 	measured    string // the one name that is no parameter, set by Space.Check

@@ -110,18 +110,18 @@ func (s *Study) excess(v Values, measures map[string]float64) (sum float64) {
 
 // A Record is a trial as it stands.
 type Record struct {
-	Number   int                `json:"number"`
-	Values   Values             `json:"params"`
-	Value    *float64           `json:"value"`            // the first objective; null if there is none
-	Results  []float64          `json:"values,omitempty"` // all of them, if there are several
-	State    State              `json:"state"`
-	Steps    int                `json:"steps"` // training steps, or units of the resource where no steps are known
-	Origin   string             `json:"origin"`
-	Curve    []Point            `json:"curve,omitempty"`
-	Measures map[string]float64 `json:"measures,omitempty"`
-	Broken   []string           `json:"broken,omitempty"` // measured constraints that it does not keep
-	Error    string             `json:"error,omitempty"`
-	Seconds  float64            `json:"seconds,omitempty"`
+	Number   int                `json:"number"`             // counted from 0
+	Values   Values             `json:"params"`             // by name; those of parameters that are not used in the trial are absent
+	Value    *float64           `json:"value"`              // the first objective: of a trial that was pruned or is paused where it stands; null if there is none
+	Results  []float64          `json:"values,omitempty"`   // all objectives
+	State    State              `json:"state"`              // running, paused, complete, pruned or failed
+	Steps    int                `json:"steps"`              // training steps, or units of the resource where no steps are known
+	Origin   string             `json:"origin"`             // where the parameters come from: default, enqueued, startup or the sampler
+	Curve    []Point            `json:"curve,omitempty"`    // the objectives part way
+	Measures map[string]float64 `json:"measures,omitempty"` // other numbers, such as those that constraints are on
+	Broken   []string           `json:"broken,omitempty"`   // measured constraints that it does not keep
+	Error    string             `json:"error,omitempty"`    // why it failed
+	Seconds  float64            `json:"seconds,omitempty"`  // of work
 }
 
 // Losses are the objectives, each turned so that less is better.

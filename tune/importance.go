@@ -9,8 +9,8 @@ import (
 
 // An Importance is a parameter's share, of 1, in what made the best trials of a study better than the others.
 type Importance struct {
-	Name  string  `json:"name"`
-	Share float64 `json:"share"`
+	Name  string  `json:"name"`  // of the parameter
+	Share float64 `json:"share"` // of 1
 }
 
 const (

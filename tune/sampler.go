@@ -23,11 +23,18 @@ type observation struct {
 type knowledge struct {
 	space      *Space
 	objectives int
-	trials     []observation // by number; those at work have no losses
-	number     int           // of the trial that is wanted
-	first      int           // trials that are not the sampler's: the default and those at random
-	seed       uint64        // of the study
-	rand       *rand.Rand    // of this trial
+	trials     []observation   // by number; those at work have no losses
+	number     int             // of the trial that is wanted
+	first      int             // trials that are not the sampler's: the default and those at random
+	seed       uint64          // of the study
+	try        int             // how many proposals for it were not fresh
+	rand       *rand.Rand      // of this try
+	tried      map[string]bool // values of all trials, as texts
+}
+
+// fresh reports whether values are of no trial yet and keep the constraints on parameters.
+func (k *knowledge) fresh(v Values) bool {
+	return !k.tried[k.space.text(v)] && k.space.Allows(v)
 }
 
 // finished are the trials with losses, those that failed among them.
@@ -41,7 +48,7 @@ func (k *knowledge) finished() (list []observation) {
 }
 
 // A sampler proposes the values of the next trial as a function of what is known. It keeps nothing
-// from one call to the next, so that any worker proposes the same.
+// from one call to the next, so that any worker proposes the same. nil: there are no more values.
 type sampler interface {
 	sample(k *knowledge) Values
 }
@@ -54,8 +61,11 @@ var samplers = map[string]struct {
 }{
 	"cmaes":  {cmaes{}, true, false},
 	"gp":     {bayes{}, false, true},
+	"grid":   {grid{}, true, true},
 	"nsga2":  {nsga2{}, false, true},
 	"random": {uniform{}, true, true},
+	"sobol":  {sobol{}, true, true},
+	"tpe":    {tpe{}, false, false},
 }
 
 // SamplerNames returns the names of the samplers.
@@ -91,32 +101,26 @@ func (uniform) sample(k *knowledge) Values {
 }
 
 // nearby is how far the first trials are from the defaults, as a standard deviation in shares of a
-// parameter's range, and how often a choice keeps its default.
+// parameter's range, and how often a choice keeps its default for sure.
 const (
 	nearby    = 0.2
 	nearbyYes = 0.6
 )
 
-// around draws values around the defaults where there are some.
+// around visits Sobol's points like sobol, drawn towards the defaults where there are some.
 type around struct{}
 
 func (around) sample(k *knowledge) Values {
-	return k.space.Build(func(p *Param, _ Values) any {
-		switch {
-		case p.Default == nil:
-		case !p.Ordered():
-			if k.rand.Float64() < nearbyYes {
-				return p.Default
-			}
-		default:
-			v, _ := p.take(p.Default)
-			for range 100 {
-				if u := p.Unit(v) + nearby*k.rand.NormFloat64(); u >= 0 && u < 1 {
-					return p.At(u)
-				}
-			}
+	return k.sobol(func(p *Param, u float64) any {
+		if p.Default == nil || p.Count() == 1 {
+			return p.At(u)
 		}
-		return p.At(k.rand.Float64())
+		v, _ := p.take(p.Default)
+		var near kernel = newNormal(p.Unit(v), nearby)
+		if !p.Ordered() {
+			near = oneChoice{p.Unit(v), float64(len(p.Choices)), nearbyYes}
+		}
+		return p.At(near.draw(u))
 	})
 }
 

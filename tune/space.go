@@ -45,6 +45,8 @@ type Param struct {
 	// stands before this one in the space, is one of a list, as texts.
 	When   string
 	Equals []string
+
+	Line int // of the file that it was read from; 0: none
 }
 
 // A Space is what a study chooses from.
@@ -177,7 +179,7 @@ func (p *Param) At(u float64) any {
 			lo, hi := math.Log(p.Low-.5), math.Log(p.High+.5)
 			x = math.Round(math.Exp(lo + u*(hi-lo)))
 		} else {
-			x = p.Low + p.step()*math.Floor(min(u*float64(n), float64(n-1)))
+			x = round(p.Low + p.step()*math.Floor(min(u*float64(n), float64(n-1))))
 		}
 		return p.number(min(max(x, p.Low), p.High))
 	}
@@ -186,6 +188,12 @@ func (p *Param) At(u float64) any {
 		return min(max(math.Exp(lo+u*(hi-lo)), p.Low), p.High)
 	}
 	return min(max(p.Low+u*(p.High-p.Low), p.Low), p.High)
+}
+
+// round removes the error of a sum of steps: 0.15 instead of 0.15000000000000002.
+func round(x float64) float64 {
+	x, _ = strconv.ParseFloat(strconv.FormatFloat(x, 'g', 12, 64), 64) // of what was just written
+	return x
 }
 
 func (p *Param) number(x float64) any {

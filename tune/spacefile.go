@@ -46,6 +46,7 @@ func ParseSpace(path, text string) (*Space, error) {
 				if err != nil {
 					return nil, fmt.Errorf("%s:%d: %w", path, lines[name], err)
 				}
+				c.Line = lines[name]
 				s.Constraints = append(s.Constraints, c)
 			}
 			continue
@@ -54,7 +55,7 @@ func ParseSpace(path, text string) (*Space, error) {
 		if !ok {
 			return nil, fail(e.Value, "expected a range or choices, such as {low: 1, high: 8, type: int} or {choices: [max, mean]}")
 		}
-		p := &Param{Name: name}
+		p := &Param{Name: name, Line: lines[name]}
 		var low, high, choices bool
 		var byDefault string
 		for _, f := range fields.Values {

@@ -25,9 +25,9 @@ const (
 // A Point is the objectives of a trial part way, after At units of its resource, which were Steps
 // training steps.
 type Point struct {
-	At     int       `json:"at"`
-	Steps  int       `json:"steps,omitempty"`
-	Values []float64 `json:"values"`
+	At     int       `json:"at"`              // units of the resource, such as epochs
+	Steps  int       `json:"steps,omitempty"` // training steps
+	Values []float64 `json:"values"`          // the objectives there
 }
 
 // A Piece is work that one worker does without a break: a trial from the beginning, or one that was
@@ -91,7 +91,7 @@ type Store interface {
 	Expired(ctx context.Context) ([]int, error)
 	// Renew lets the lease end this much from now.
 	Renew(ctx context.Context, n, epoch int, lease time.Duration) error
-	// Report adds a point to a piece, or replaces that of the same At: work done again after a loss.
+	// Report adds a point to a piece, in place of those of the same At or beyond: work done again after a loss.
 	Report(ctx context.Context, n, epoch int, p Point) error
 	// Checkpoint keeps what the trial of piece n goes on from, in place of an earlier one. nil removes it.
 	Checkpoint(ctx context.Context, n, epoch int, blob []byte) error
@@ -178,6 +178,9 @@ func (m *memory) Add(_ context.Context, p *Piece, lease time.Duration) error {
 
 func (m *memory) Steal(_ context.Context, n, epoch int, worker string, lease time.Duration) error {
 	defer m.lock()()
+	if n >= len(m.pieces) {
+		return ErrTaken
+	}
 	p := m.pieces[n]
 	if p.State != Running || p.Epoch != epoch || time.Now().Before(m.until[n]) {
 		return ErrTaken
@@ -220,12 +223,7 @@ func (m *memory) Report(_ context.Context, n, epoch int, p Point) error {
 	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(one.Points, func(q Point) bool { return q.At == p.At })
-	if at >= 0 {
-		one.Points[at] = p
-	} else {
-		one.Points = append(one.Points, p)
-	}
+	one.Points = append(slices.DeleteFunc(one.Points, func(q Point) bool { return q.At >= p.At }), p)
 	m.touch(n)
 	return nil
 }
@@ -274,7 +272,9 @@ func (m *memory) Set(_ context.Context, name, old, text string) error {
 	if m.texts[name] != old {
 		return ErrTaken
 	}
-	m.texts[name] = text
+	if m.texts[name] = text; text == "" {
+		delete(m.texts, name)
+	}
 	return nil
 }
 

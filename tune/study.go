@@ -20,13 +20,13 @@ const Rules = 1
 
 // An Objective is a number by which trials are compared.
 type Objective struct {
-	Name     string `json:"name"`
-	Maximize bool   `json:"maximize,omitempty"`
+	Name     string `json:"name"`               // such as a metric
+	Maximize bool   `json:"maximize,omitempty"` // more is better
 }
 
 // Options are what a study is besides its space.
 type Options struct {
-	Seed       uint64      `json:"seed"`
+	Seed       uint64      `json:"seed"`                 // of all that is random
 	Trials     int         `json:"trials"`               // that are begun; 0: no limit
 	Objectives []Objective `json:"objectives,omitempty"` // none means one, which is minimized
 
@@ -103,9 +103,32 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 		return nil, err
 	}
 	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
-	s.plan, err = samplerOf(&s.Options)
+	if s.plan, err = samplerOf(&s.Options); err == nil && s.plan == "grid" {
+		err = space.checkGrid()
+	}
 	return s, err
 }
+
+// Load returns the study that a store holds, to look at, and its header; nil if there is none.
+func Load(ctx context.Context, store Store) (*Study, *Header, error) {
+	h, err := store.Header(ctx)
+	if err != nil || h == nil {
+		return nil, nil, err
+	}
+	space, err := ParseSpace("the study's space", h.Space)
+	if err != nil {
+		return nil, nil, err
+	}
+	o := h.Options
+	if err := o.fill(); err != nil {
+		return nil, nil, err
+	}
+	plan, err := samplerOf(&o)
+	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, plan: plan}, h, err
+}
+
+// Store returns the store of the study.
+func (s *Study) Store() Store { return s.store }
 
 func (o *Options) fill() error {
 	if len(o.Objectives) == 0 {
@@ -153,8 +176,12 @@ func (h *Header) differs(other *Header) error {
 
 // firstDifference returns the lines, or fields of JSON, in which two texts differ first.
 func firstDifference(a, b string) (string, string) {
-	cut := func(r rune) bool { return r == '\n' || r == ',' }
-	x, y := strings.FieldsFunc(a, cut), strings.FieldsFunc(b, cut)
+	by := "\n"
+	if !strings.Contains(a+b, by) {
+		plain := strings.NewReplacer("{", "", "}", "", `"`, "")
+		a, b, by = plain.Replace(a), plain.Replace(b), ","
+	}
+	x, y := strings.Split(a, by), strings.Split(b, by)
 	for i := range min(len(x), len(y)) {
 		if x[i] != y[i] {
 			return x[i], y[i]
@@ -179,6 +206,7 @@ type Trial struct {
 	Piece       *Piece
 
 	study *Study
+	lease time.Duration
 	rule  rule
 	curve []Point
 }
@@ -206,6 +234,9 @@ func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 			return nil, err
 		}
 		for _, n := range lost {
+			if n >= len(s.pieces) {
+				continue // added since the refresh
+			}
 			err := s.store.Steal(ctx, n, s.pieces[n].Epoch, s.worker, s.lease)
 			if errors.Is(err, ErrTaken) {
 				continue
@@ -299,9 +330,11 @@ func (s *Study) next(ctx context.Context) (*Piece, error) {
 		return p, nil
 	}
 	if s.Options.Trials == 0 || len(h.trials) < s.Options.Trials {
-		p.Trial, p.Until = len(h.trials), s.firstRung(len(h.trials))
-		p.Values, p.Origin, err = s.begin(h, queue)
-		return p, err
+		v, origin, err := s.begin(h, queue)
+		if !errors.Is(err, ErrDone) { // the sampler has more values
+			p.Trial, p.Until, p.Values, p.Origin = len(h.trials), s.firstRung(len(h.trials)), v, origin
+			return p, err
+		}
 	}
 	if slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }) || s.Options.Asynchronous && h.running() {
 		if s.Options.Asynchronous {
@@ -330,22 +363,24 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 	}
 	k := &knowledge{space: s.Space, objectives: len(s.Options.Objectives), trials: h.observations(), number: number, first: max(s.Options.Startup, enqueued), seed: s.Options.Seed}
 	kind, origin := samplers[s.plan], s.plan
-	var from sampler = kind.sampler
+	from := kind.sampler
 	if !kind.blind && number < k.first {
 		from, origin = around{}, "startup"
 	}
-	tried := map[string]bool{}
+	k.tried = map[string]bool{}
 	for _, t := range h.trials {
-		tried[s.Space.text(t.values)] = true
+		k.tried[s.Space.text(t.values)] = true
 	}
 	var v Values
 	for try := range 400 {
-		k.rand = rand.New(rand.NewPCG(s.Options.Seed, uint64(number)<<20|uint64(try)))
+		k.try, k.rand = try, rand.New(rand.NewPCG(s.Options.Seed, uint64(number)<<20|uint64(try)))
 		if try >= 100 {
 			from = uniform{} // what the sampler prefers is used up or not allowed
 		}
-		v = from.sample(k)
-		if s.Space.Allows(v) && !tried[s.Space.text(v)] {
+		if v = from.sample(k); v == nil {
+			return nil, "", ErrDone
+		}
+		if k.fresh(v) {
 			return v, origin, nil
 		}
 	}
@@ -362,10 +397,11 @@ func (s *Study) trial(p *Piece) *Trial {
 		seen = p.N
 	}
 	h := s.history(p.N, seen)
-	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s}
+	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s, lease: s.lease}
 	if p.Trial < len(h.trials) {
 		t.Values, t.curve = h.trials[p.Trial].values, slices.Clone(h.trials[p.Trial].curve)
 	}
+	t.curve = append(t.curve, p.Points...) // by a worker that was lost
 	t.rule = s.stopping(h, p.Trial)
 	return t
 }
@@ -449,7 +485,7 @@ func (s *Study) Enqueue(ctx context.Context, v Values) error {
 	return s.store.Enqueue(ctx, v)
 }
 
-// Run works on a study until it is done: f computes the objectives of a trial.
+// Run works on a study until it is done: f computes the objectives of a trial. Its context is that of [Trial.Hold].
 func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) ([]float64, error)) error {
 	for {
 		t, err := s.Next(ctx)
@@ -459,10 +495,13 @@ func (s *Study) Run(ctx context.Context, f func(ctx context.Context, t *Trial) (
 		if err != nil {
 			return err
 		}
-		values, err := f(ctx, t)
+		held, stop := t.Hold(ctx)
+		values, err := f(held, t)
+		stop()
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err() // the trial is not at fault
+		case ctx.Err() != nil: // the trial is not at fault
+			t.Release(context.WithoutCancel(ctx)) // if that fails it costs the others time
+			return ctx.Err()
 		case err != nil:
 			err = t.Fail(ctx, err)
 		default:

@@ -59,7 +59,7 @@ func work(ctx context.Context, s *Study, delay func() time.Duration) error {
 
 // The trials of a study do not depend on how many workers there are, nor on their speed.
 func TestAnyWorkers(t *testing.T) {
-	for _, o := range []Options{
+	sameForAnyWorkers(t, []Options{
 		{Trials: 40, Sampler: "random"},
 		{Trials: 40, Sampler: "random", Pruner: "asha", Resource: 27, Resumable: true},
 		{Trials: 40, Sampler: "random", Pruner: "asha", Resource: 27},
@@ -67,7 +67,12 @@ func TestAnyWorkers(t *testing.T) {
 		{Trials: 40, Sampler: "random", Pruner: "median", Resource: 27},
 		{Trials: 40, Sampler: "random", Pruner: "percentile", Resource: 27},
 		{Trials: 40, Sampler: "random", Pruner: "patient", Resource: 27},
-	} {
+	})
+}
+
+// sameForAnyWorkers fails if a study of 40 trials depends on the number of workers.
+func sameForAnyWorkers(t *testing.T, list []Options) {
+	for _, o := range list {
 		o.Lag, o.Seed = 7, 3
 		t.Run(fmt.Sprintf("%s/%s/%v", o.Sampler, o.Pruner, o.Resumable), func(t *testing.T) {
 			t.Parallel()
@@ -226,9 +231,9 @@ func TestDifferent(t *testing.T) {
 		t.Error(err)
 	}
 	for want, err := range map[string]error{
-		"the study was begun with data of checksum 1, not 2; continue it with that, or begin another one":            open(other, "x: {low: 0, high: 1}"),
-		`the study was begun with the options {"seed":0, not {"seed":1; continue it with that, or begin another one`: open(seeded, "x: {low: 0, high: 1}"),
-		"the study was begun with the space  high: 1}, not  high: 2}; continue it with that, or begin another one":   open(base, "x: {low: 0, high: 2}"),
+		"the study was begun with data of checksum 1, not 2; continue it with that, or begin another one":                                open(other, "x: {low: 0, high: 1}"),
+		`the study was begun with the options seed:0, not seed:1; continue it with that, or begin another one`:                           open(seeded, "x: {low: 0, high: 1}"),
+		"the study was begun with the space x: {low: 0, high: 1}, not x: {low: 0, high: 2}; continue it with that, or begin another one": open(base, "x: {low: 0, high: 2}"),
 	} {
 		var d *DifferentError
 		if !errors.As(err, &d) || err.Error() != want {

@@ -158,7 +158,7 @@ func TestQuantizedSpeech(t *testing.T) {
 		rest func(weights string) tensor.Precision
 		bar  float64 // decisions that may be others
 	}{
-		{"all in int8", allInt8, 0.03},
+		{"all in int8", allInt8, 0.01},
 		{"the LSTM in int8, convolutions in fp16", func(weights string) tensor.Precision {
 			if strings.Contains(weights, "rnn") {
 				return tensor.Int8

@@ -166,7 +166,7 @@ The result of a training is one directory, which holds all that later commands n
 	root.SetHelpCommandGroupID(groupAbout)
 	root.SetCompletionCommandGroupID(groupAbout)
 	root.AddCommand(
-		a.demoCommand(), a.trainCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
+		a.demoCommand(), a.trainCommand(), a.findRateCommand(), a.findBatchCommand(), a.tuneCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
 		a.backtestCommand(), a.detectAnomaliesCommand(), a.generateCommand(), a.scoreCommand(), a.runCommand(), a.serveCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
 		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
 		a.transcribeCommand(), a.detectSpeechCommand(), a.detectWordsCommand(), a.denoiseCommand(), a.segmentCommand(), a.g2pCommand(),

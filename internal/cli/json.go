@@ -36,6 +36,7 @@ func schemasOf(kinds []*task.Kind) []schema {
 			schema{"train." + k.Name, 1, trainResult{Evaluation: pointed(k.Evaluation)}, fmt.Sprintf("`train %s`", k.Name)},
 			schema{"evaluate." + k.Name, 1, pointed(k.Evaluation), fmt.Sprintf("`evaluate` with %s.", k.Noun)},
 			schema{"predict." + k.Name, 1, pointed(k.Prediction), fmt.Sprintf("`predict` with %s.", k.Noun)},
+			schema{"tune." + k.Name, 1, tuneResult{Model: &trainResult{Evaluation: pointed(k.Evaluation)}}, fmt.Sprintf("`tune %s`", k.Name)},
 			schema{"inspect." + k.Name, 1, inspection{Config: reflect.ValueOf(k.Config()).Elem().Interface(), Data: k.Wants}, fmt.Sprintf("`inspect` of %s.", k.Noun)})
 	}
 	return all
@@ -56,6 +57,9 @@ var commonSchemas = []schema{
 
 	{"demo", 1, trainResult{Evaluation: forecast.Evaluation{}}, "`demo`: the training of its model."},
 
+	{"find-lr", 1, rateFound{}, "`find-lr`; also the file lr.json in `--out`."},
+	{"find-batch", 1, batchFound{}, "`find-batch`"},
+
 	{"backtest", 1, forecast.Evaluation{}, "`backtest`"},
 	{"detect-anomalies", 1, forecast.Anomalies{}, "`detect-anomalies`"},
 	{"generate", 1, generate.Predictions{}, "`generate`"},
@@ -72,6 +76,12 @@ var commonSchemas = []schema{
 
 	{"quantize", 1, quantize.Report{}, "`quantize` of a model directory."},
 	{"quantize.onnx", 1, quantize.GraphReport{}, "`quantize` of an ONNX file."},
+
+	{"tune.command", 1, tuneResult{}, "`tune --command`"},
+	{"tune.show", 1, studySummary{}, "`tune show`"},
+	{"tune.export", 1, exportedStudy{}, "`tune export`"},
+	{"tune.best", 1, bestTrials{}, "`tune best`"},
+	{"tune.importance", 1, importances{}, "`tune importance`"},
 
 	{"run", 1, graphResult{}, "`run`"},
 	{"loadtest", 1, loadtestResult{}, "`loadtest`"},

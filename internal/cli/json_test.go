@@ -164,6 +164,9 @@ func pluralOf(kind string) string {
 // way to them in a path and one of them.
 func kindOf(v reflect.Value) (kind, at string, inner reflect.Value) {
 	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
+		if v.Type() == reflect.TypeFor[any]() && v.IsNil() {
+			return "value", "", inner
+		}
 		if v.IsNil() {
 			v = reflect.Zero(v.Type().Elem())
 		} else {
@@ -426,8 +429,12 @@ func TestJSONNamesTask(t *testing.T) {
 func fill(v reflect.Value, x float64) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		fill(v.Elem(), x)
+		one := reflect.New(v.Type().Elem())
+		if !v.IsNil() {
+			one.Elem().Set(v.Elem()) // whose fields of interface types say what is theirs
+		}
+		fill(one.Elem(), x)
+		v.Set(one)
 	case reflect.Interface:
 		if !v.IsNil() {
 			inner := reflect.New(v.Elem().Type())
@@ -440,7 +447,7 @@ func fill(v reflect.Value, x float64) {
 			return
 		}
 		for i := range v.NumField() {
-			if f := v.Type().Field(i); f.IsExported() && f.Tag.Get("json") != "-" {
+			if f := v.Type().Field(i); (f.IsExported() || f.Anonymous) && f.Tag.Get("json") != "-" {
 				fill(v.Field(i), x)
 			}
 		}
@@ -605,6 +612,10 @@ func TestJSONCommands(t *testing.T) {
 	}
 	write("said.csv", said)
 	write("labels.csv", labels)
+	write("lr.yaml", "lr: {low: 1e-4, high: 1e-1, log: true, default: 1e-3}\n")
+	if err := os.WriteFile("lr.sh", []byte("#!/bin/sh\necho \"$CAROUSEL_PARAMS\" | tr -dc '0-9.e-'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	write("w.rnn", string(rnnoise()))
 	write("thai.json", thaiSegmenter)
 	write("g2p.npz", string(pronouncer()))
@@ -627,6 +638,8 @@ func TestJSONCommands(t *testing.T) {
 		{"evaluate.forecast", "evaluate f --data hours.csv", ""},
 		{"predict.forecast", "predict f --data hours.csv", ""},
 		{"predict.forecast", "predict f --data hours.csv --out f.csv", ""},
+		{"find-lr", "find-lr forecast --data hours.csv --time time --target y --window 24 --horizon 6 --hidden 4 --layers 1 --steps 20 --out lr", ""},
+		{"find-batch", "find-batch forecast --data hours.csv --time time --target y --window 24 --horizon 6 --hidden 4 --layers 1", ""},
 		{"backtest", "backtest f --data hours.csv --stride 24", ""},
 		{"detect-anomalies", "detect-anomalies f --data hours.csv --rate 0.2", ""},
 		{"inspect.forecast", "inspect f", ""},
@@ -683,6 +696,19 @@ func TestJSONCommands(t *testing.T) {
 		{"detect-speech", "detect-speech - --model detectors/vad.onnx --min-speech-duration-ms 0", cut},
 		{"detect-words", "detect-words 0.wav --models detectors/words", ""},
 		{"detect-words", "detect-words - --models detectors/words --threshold 0", cut},
+
+		{"tune.forecast", "tune forecast --data hours.csv --time time --target y --window 24 --horizon 6 --hidden 4 --epochs 1 --trials 2 --space lr.yaml --out tf", ""},
+		{"tune.classify", "tune classify --data texts.csv --hidden 4 --embedding 4 --epochs 1 --min-count 1 --valid texts.csv --trials 1 --space lr.yaml --study tc.db", ""},
+		{"tune.generate", "tune generate --data book.txt --valid book.txt --hidden 4 --epochs 1 --trials 1 --space lr.yaml --study tg.db", ""},
+		{"tune.tag", "tune tag --data tags.conll --hidden 4 --embedding 4 --char-hidden 2 --epochs 1 --min-count 1 --valid tags.conll --trials 1 --space lr.yaml --study tt.db", ""},
+		{"tune.translate", "tune translate --data pairs.tsv --tokens space --min-count 1 --hidden 4 --embedding 4 --epochs 1 --warmup 0.1 --holdout 0.2 --trials 1 --space lr.yaml --study tx.db", ""},
+		{"tune.transcribe", "tune transcribe --data said.csv --hidden 4 --layers 1 --bands 12 --epochs 1 --holdout 0.25 --bidirectional=false --trials 1 --space lr.yaml --study ts.db", ""},
+		{"tune.keywords", "tune keywords --data labels.csv --hidden 4 --layers 1 --bands 12 --epochs 1 --holdout 0.25 --trials 1 --space lr.yaml --study ta.db", ""},
+		{"tune.command", "tune --command ./lr.sh --space lr.yaml --trials 12 --pruner none --study to.db", ""},
+		{"tune.show", "tune show --study tf/study.db", ""},
+		{"tune.export", "tune export --study tf/study.db", ""},
+		{"tune.best", "tune best --study tf/study.db", ""},
+		{"tune.importance", "tune importance --study to.db", ""},
 
 		{"import", "import " + torch + " --out imported", ""},
 		{"inspect", "inspect imported", ""},

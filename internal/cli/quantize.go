@@ -48,11 +48,14 @@ writes it nevertheless, with the verdict in it.
 
 An ONNX file becomes another one that ONNX Runtime runs as well. Both graphs are run
 on the arrays of --input (see carousel run) or on random ones, and the report says how
-far the outputs moved.`,
+far the outputs moved. With --input and --min-accuracy the verdict is the share of the
+decisions that stay: on which side of one half an output from 0 to 1 is, of others which
+element is the greatest. Matrices rest in more bits until it holds on the first half of
+the rows or steps, and the second half is judged.`,
 		Example: `  carousel quantize run --out run8 --data reviews.csv
   carousel quantize run --out run8 --data load.csv --min-accuracy 0.99 --target-speedup 3
   carousel quantize run --out run16 --precision bf16 --keep head
-  carousel quantize vad.onnx --out vad8.onnx --steps --input input=frames.npy --input sr=16000`,
+  carousel quantize vad.onnx --out vad8.onnx --steps --input input=frames.npy --input sr=16000 --min-accuracy 0.998`,
 	}, a.quantize)
 	f := c.Flags()
 	f.StringArrayVar(&graphs.inputs, "input", nil, "of an ONNX file: an input, `NAME=VALUE`, as of carousel run; may be repeated (default random numbers)")
@@ -103,6 +106,7 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error 
 	}
 	var models [2]*graph.Model
 	var runs [2]quantize.Runner
+	var decide []string // outputs
 	for i := range models {
 		m, err := graph.Read(path)
 		if err != nil {
@@ -115,6 +119,9 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error 
 			if err != nil {
 				return err
 			}
+			if decide = nil; flags.Changed("min-accuracy") {
+				decide = slices.DeleteFunc(namesOf(m.Outputs()), func(name string) bool { return f.stateOutputs()[name] })
+			}
 			runs[i] = func(ctx context.Context) (map[string]graph.Value, error) {
 				f.session.Reset()
 				if err := f.session.SetState(f.first); err != nil {
@@ -126,7 +133,7 @@ func (a *app) quantizeGraph(c *cobra.Command, path string, g *runOptions) error 
 	}
 	ctx, stop := a.catchInterrupt(c.Context())
 	defer stop()
-	r, err := quantize.Graph(ctx, models[0], models[1], runs[0], runs[1], o, func(text string) { a.note("%s", text) })
+	r, err := quantize.Graph(ctx, models[0], models[1], runs[0], runs[1], decide, o, func(text string) { a.note("%s", text) })
 	if err != nil {
 		return err
 	}

@@ -395,11 +395,7 @@ func (f *feed) run(ctx context.Context, steps bool) (map[string]graph.Value, err
 	if !steps {
 		return f.session.Step(f.values)
 	}
-	state := map[string]bool{} // outputs
-	for _, p := range f.session.States() {
-		state[p.Output] = true
-	}
-	all := map[string]graph.Value{}
+	all, state := map[string]graph.Value{}, f.stateOutputs()
 	for t := range f.count {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -428,6 +424,15 @@ func (f *feed) run(ctx context.Context, steps bool) (map[string]graph.Value, err
 		}
 	}
 	return all, nil
+}
+
+// stateOutputs returns the outputs that are states for the next step.
+func (f *feed) stateOutputs() map[string]bool {
+	state := map[string]bool{}
+	for _, p := range f.session.States() {
+		state[p.Output] = true
+	}
+	return state
 }
 
 // part returns v[t].

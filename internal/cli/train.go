@@ -121,6 +121,16 @@ func assignSeed(ptr any, seed uint64) {
 	}
 }
 
+// seedOf returns the setting seed of a struct, 1 if it has none.
+func seedOf(ptr any) uint64 {
+	if one := settings.Named(settings.List(ptr), "seed"); one != nil {
+		if seed, err := strconv.ParseUint(one.String(), 10, 64); err == nil {
+			return seed
+		}
+	}
+	return 1
+}
+
 // checkFiles finds files that are missing or do not go together.
 func checkFiles(files any) error {
 	if f, ok := files.(interface{ Validate() error }); ok {

@@ -105,6 +105,9 @@ func (a *app) otherTask(dir *model.Dir, command string, of []*task.Kind, more ..
 	fix := "name another model directory"
 	if dir.Task == model.WeightsTask {
 		fix = "use carousel run"
+		if command == "quantize" {
+			fix = fmt.Sprintf("write it as a graph with carousel export %s --out MODEL.onnx, and quantize that", dir.Path)
+		}
 	}
 	return &model.FileError{File: dir.Path, Problem: fmt.Sprintf("a model for task %q, and %s is for %s", dir.Task, command, strings.Join(more, ", ")), Fix: fix}
 }

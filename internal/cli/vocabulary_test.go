@@ -55,6 +55,7 @@ func allFilled() []filled {
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
 		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
 		"quantize": quantize.DefaultOptions(), "detect.Speech": &speechOptions, "detect.Words": &wordOptions,
+		"find-lr": defaultRate(), "find-batch": &batchFlags{}, "tune": defaultSearch(), "tune --command": &programOptions{},
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
 	} {
 		all = append(all, filled{name, ptr, func() error { return settings.Check(ptr) }})
@@ -168,6 +169,11 @@ var exceptions = map[string]string{
 	"patience first words":  "a training waits for epochs; openWakeWord, whose names the options of words have, for frames",
 	"patience range":        "as its first words",
 	"patience 0":            "as its first words",
+	"time kind":             "a series has a column of timestamps, a search a time at which it ends",
+	"time flag":             "as its kind",
+	"time first words":      "as its kind",
+	"from flag":             "a training begins from a model, a search from an older one's trials",
+	"from first words":      "as its flag",
 	"rate kind":             "anomalies have a rate of false alarms, sounds one of samples",
 	"rate flag":             "as its kind",
 	"rate range":            "as its kind",

@@ -148,7 +148,7 @@ func (c *conv) forward(lo, hi int) {
 				o := c.O / c.Groups
 				c.unfold(patch, g, r0, r1)
 				p := product{set: c.b.set, m: r1 - r0, n: o, k: c.depth(), a: patch, rs: c.depth(), cs: 1, panels: &c.weights.groups[g],
-					c: y[g*o:], ldc: c.O, bias: within(c.Bias.Host, g*o, (g+1)*o)}
+					c: y[g*o:], ldc: c.O, bias: within(c.Bias.Host, g*o, (g+1)*o), twice: c.Kind == device.INT8}
 				p.part(0, p.m, 0, p.own())
 			}
 		}

@@ -44,6 +44,7 @@ type product struct {
 	bias    []float32
 	acc     bool
 	then    addend
+	twice   bool // of INT8: A is rounded twice, see device.ConvSpec; cs is 1, and there is no then
 	some    runs
 	beside  *beside
 }
@@ -326,7 +327,10 @@ func (p *product) adjacent(first, p1 int) (panel, n int) {
 // runBytes is run for kernels that take both operands in 8 bits. The depth is never cut, since a
 // row has one scale, and a beside is of other kinds.
 func (w *worker) runBytes(r0, r1, p0, p1 int) {
-	x, nr, then := w.kind.Products, w.set.NR, &w.then
+	x, nr, then := w.kind.Products, w.set.NR, w.then
+	if w.twice {
+		then = addend{k: w.k, rs: w.k, panels: w.panels}
+	}
 	pitch, pitch2 := simd.ByteDepth(w.k), simd.ByteDepth(then.k)
 	height := max(w.set.MR, byteBlock/(pitch+pitch2))
 	a := &w.bytes
@@ -338,7 +342,14 @@ func (w *worker) runBytes(r0, r1, p0, p1 int) {
 		if then.k > 0 {
 			a.Pitch2 = 4 * then.panels.pitch
 			a.A2, a.ScaleA2 = w.byteRows(1, rows, pitch2)
-			x.Rows(a.A2, a.ScaleA2, then.a[i*then.rs:], rows, then.k, then.rs, 1)
+			if w.twice {
+				w.packA = grow(w.packA, max(blockSize, rows*w.k)) // the full size, as packRows
+				x.Residual(w.packA, a.A, a.ScaleA, w.a[i*w.rs:], rows, w.k, w.rs)
+				then.a = w.packA
+			} else {
+				then.a = w.then.a[i*then.rs:]
+			}
+			x.Rows(a.A2, a.ScaleA2, then.a, rows, then.k, then.rs, 1)
 		}
 		for lo, hi := p0, p1; lo < hi; {
 			panel, n := w.adjacent(lo, hi)

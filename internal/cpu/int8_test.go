@@ -99,6 +99,107 @@ func TestByteProducts(t *testing.T) {
 	}
 }
 
+// leftByRounding is what byteLaw's rounding of the rows x [m,k] takes from them.
+func leftByRounding(x []float32, m, k int) []float32 {
+	left := make([]float32, len(x))
+	for r := range m {
+		top := float32(0)
+		for _, v := range x[r*k : (r+1)*k] {
+			top = max(top, v, -v)
+		}
+		for i, v := range x[r*k : (r+1)*k] {
+			if left[r*k+i] = v; top > 0 {
+				left[r*k+i] = v - float32(float32(math.RoundToEven(float64(v*(127/top))))*(top/127))
+			}
+		}
+	}
+	return left
+}
+
+// Convolutions in 8 bits have the bits of two products of the law, of patches and of what their rounding left, on every
+// kernel set and for any number of threads and images; they are as close to those of float64 as 15 bits are.
+func TestByteConv(t *testing.T) {
+	defer par.SetWorkers(0)
+	for _, c := range []struct {
+		B, I, O, G int
+		H, W       device.Window
+	}{
+		{1, 1, 258, 1, device.Window{In: 640, Out: 4, Kernel: 256, Stride: 128, Dilation: 1}, device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+		{3, 33, 40, 1, device.Window{In: 9, Out: 5, Kernel: 3, Stride: 2, Dilation: 1, Before: 1}, device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+		{2, 6, 10, 2, device.Window{In: 12, Out: 12, Kernel: 3, Stride: 1, Dilation: 2, Before: 2}, device.Window{In: 20, Out: 9, Kernel: 4, Stride: 2, Dilation: 1}},
+		{5, 1, 1, 1, device.Window{In: 7, Out: 7, Kernel: 1, Stride: 1, Dilation: 1}, device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+	} {
+		r := rand.New(rand.NewPCG(41, uint64(c.O)))
+		image, places := c.H.In*c.W.In*c.I, c.H.Out*c.W.Out
+		i, o := c.I/c.G, c.O/c.G
+		depth := i * c.H.Kernel * c.W.Kernel
+		x, w, bias := randoms(r, c.B*image), randoms(r, c.O*depth), randoms(r, c.O)
+		for n := range x {
+			x[n] *= float32(math.Exp(3 * r.NormFloat64())) // small numbers beside large ones
+		}
+		clear(x[:image/4])
+		want := make([]float32, c.B*places*c.O)
+		for g := range c.G {
+			patches := make([]float32, 0, c.B*places*depth)
+			start := make([]float32, 0, c.B*places*o)
+			for b := range c.B {
+				for h := range c.H.Out {
+					for v := range c.W.Out {
+						start = append(start, bias[g*o:(g+1)*o]...)
+						for n := range i {
+							for j := range c.H.Kernel {
+								for k := range c.W.Kernel {
+									p, q := h*c.H.Stride-c.H.Before+j*c.H.Dilation, v*c.W.Stride-c.W.Before+k*c.W.Dilation
+									value := float32(0) // padding
+									if p >= 0 && p < c.H.In && q >= 0 && q < c.W.In {
+										value = x[b*image+(p*c.W.In+q)*c.I+g*i+n]
+									}
+									patches = append(patches, value)
+								}
+							}
+						}
+					}
+				}
+			}
+			rows, weights := c.B*places, w[g*o*depth:(g+1)*o*depth]
+			part := byteLaw(byteLaw(start, patches, weights, rows, o, depth), leftByRounding(patches, rows, depth), weights, rows, o, depth)
+			rounded := slices.Clone(weights)
+			simd.RoundBytes(rounded, depth, simd.Levels8)
+			for row := range rows {
+				copy(want[row*c.O+g*o:], part[row*o:(row+1)*o])
+				top := 0.0
+				for _, v := range patches[row*depth:][:depth] {
+					top = max(top, math.Abs(float64(v)))
+				}
+				for j := range o {
+					sum, most := float64(start[row*o+j]), 0.0
+					for k, v := range patches[row*depth:][:depth] {
+						sum += float64(v) * float64(rounded[j*depth+k])
+						most += math.Abs(float64(rounded[j*depth+k]))
+					}
+					if d := math.Abs(sum - float64(part[row*o+j])); d > most*top*0x1p-15+1e-6*math.Abs(sum) {
+						t.Fatalf("%+v: element %d,%d is %g, in float64 %g", c, row, g*o+j, part[row*o+j], sum)
+					}
+				}
+			}
+		}
+		for _, set := range simd.Sets() {
+			b := New(set)
+			for _, workers := range []int{1, 3} {
+				par.SetWorkers(workers)
+				for _, images := range []int{c.B, 1} {
+					y := make([]float32, images*places*c.O)
+					b.Conv(&device.ConvSpec{B: images, I: c.I, O: c.O, Groups: c.G, H: c.H, W: c.W, X: device.HostBuffer(x[:images*image]), Y: device.HostBuffer(y),
+						Weight: device.HostBuffer(w), Bias: device.HostBuffer(bias), Kind: device.INT8})
+					if n := differ(y, want); n >= 0 {
+						t.Fatalf("%s, %+v, %d images, %d threads: element %d is %g, want %g", set.Name, c, images, workers, n, y[n], want[n])
+					}
+				}
+			}
+		}
+	}
+}
+
 // differ returns the first element whose bits are not those of want, or -1.
 func differ(got, want []float32) int {
 	for i, v := range got {

@@ -24,6 +24,10 @@ func (w *Window) Reads(i int) (first, lo, hi int) {
 //	Y[b,h,w,o] = Act(Σ_i Σ_j Σ_k X[b, H.Reads(h)+j·H.Dilation, W.Reads(w)+k·W.Dilation, g·I/Groups+i] · Weight[o,i,j,k] + Bias[o])
 //
 // where g is the group of o. Each element is one chain in the order of the sums. ConvGrad is for specs without Act.
+//
+// Of INT8 a row of the left operand is the part of X that a place of Y reads. What its rounding left, x - q·scale in
+// float32, is rounded in turn, with a scale of its own, and its product with the same weights is a second link. So an
+// element has 15 bits: patches of spectra hold many numbers that matter far below their greatest, and states of cells do not.
 type ConvSpec struct {
 	B, I, O, Groups int
 	H, W            Window
@@ -32,7 +36,7 @@ type ConvSpec struct {
 	Weight          Buffer   // [O,I/Groups,H.Kernel,W.Kernel]
 	Bias            Buffer   // [O] or absent
 	Act             Function // 0 for none
-	Kind            Kind     // that X and Weight are rounded to, in Conv alone
+	Kind            Kind     // that X and Weight are rounded to, in Conv alone; of INT8, X twice
 
 	// For what Conv and ConvGrad derive from Weight for this kind and version; nil: not cached.
 	Cache, BackCache *Cache

@@ -155,7 +155,7 @@ const (
 	// INT8 rounds each row of the left operand and each column of the weights to integers of at
 	// most 127 in magnitude times a scale of its own; see simd.Bytes. A link is the whole depth of a
 	// product, of which the sum of integers is exact, so that all kernel sets have the same bits.
-	// The weights are a matrix in panels, or one B of Gemm.
+	// The weights are a matrix in panels, or one B of Gemm. Convolutions round twice; see ConvSpec.
 	INT8
 	NumKinds
 )

@@ -83,6 +83,14 @@ func (k byteKernel) shape() (rows, cols int) {
 // unsigned reports whether the kernel takes rows of A plus 128.
 func (k byteKernel) unsigned() bool { return k == byteAVXVNNI || k >= byteVNNI }
 
+// flip is what the bytes of rows of A are xored with.
+func (k byteKernel) flip() int8 {
+	if k.unsigned() {
+		return -128
+	}
+	return 0
+}
+
 // tiles is a switch because a call through a function value would move its argument to the heap.
 func (k byteKernel) tiles(a *byteArgs) {
 	switch k {
@@ -122,19 +130,16 @@ func withBytes(set *Set, kernels ...byteKernel) *Set {
 
 func (k byteKernel) weights() Weights {
 	_, cols := k.shape()
-	return byteWeights(cols, k.unsigned(), &Bytes{Name: byteNames[k], Rows: k.round, Run: k.run})
+	return byteWeights(cols, k.unsigned(), &Bytes{Name: byteNames[k], Rows: k.round, Residual: byteResidual(k.flip()), Run: k.run})
 }
 
 // round is Bytes.Rows.
 func (k byteKernel) round(dst []int8, scale, src []float32, rows, depth, rs, cs int) {
-	flip := uint32(0)
-	if k.unsigned() {
-		flip = 0x80808080
-	}
+	flip := k.flip()
 	if cs != 1 {
 		byteRowsGeneric(dst, scale, src, rows, depth, rs, cs)
 		for i := range dst[:rows*ByteDepth(depth)] {
-			dst[i] ^= int8(flip >> 24)
+			dst[i] ^= flip
 		}
 		return
 	}
@@ -142,7 +147,7 @@ func (k byteKernel) round(dst []int8, scale, src []float32, rows, depth, rs, cs 
 	_, _, _ = dst[rows*pitch-1], scale[rows-1], src[(rows-1)*rs+depth-1]
 	for n := 0; rows > 0; rows -= n {
 		n = min(rows, max(1, moveChunk/depth))
-		byteRowsAVX2(&byteRowsArgs{&dst[0], &scale[0], &src[0], n, depth, 4 * rs, pitch, flip})
+		byteRowsAVX2(&byteRowsArgs{&dst[0], &scale[0], &src[0], n, depth, 4 * rs, pitch, 0x01010101 * uint32(uint8(flip))})
 		if n < rows {
 			dst, scale, src = dst[n*pitch:], scale[n:], src[n*rs:]
 		}

@@ -43,6 +43,14 @@ func TestByteOperands(t *testing.T) {
 			if !slices.Equal(scale, want) {
 				t.Fatalf("kernel %d: scales %v, want %v", kernel, scale, want)
 			}
+			if !turned {
+				left, wantLeft := make([]float32, m*k), make([]float32, m*k)
+				f.Products.Residual(left, rows, scale, a, m, k, rs)
+				bytesGeneric(nr).Residual(wantLeft, signed, want, a, m, k, rs)
+				if !sameBits(left, wantLeft) {
+					t.Fatalf("kernel %d: rounding left %v, want %v", kernel, left, wantLeft)
+				}
+			}
 			panels, _, pitch := encodePanels(t, f, w, n, k)
 			reference, _, size := encodePanels(t, byteForm{nr, byteWeights(nr, false, nil)}, w, n, k)
 			for i := range m {

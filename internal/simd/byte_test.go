@@ -131,6 +131,38 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+// What rounding left is at most half a step, and rows with their residuals have 15 bits.
+func TestByteResidual(t *testing.T) {
+	const m, k, rs = 4, 70, 75
+	r := rand.New(rand.NewPCG(67, 68))
+	a := normals(r, make([]float32, m*rs))
+	clear(a[rs:][:k])                // a row of zeros
+	a[2*rs+3] = float32(math.Inf(1)) // and one that is spoilt
+	for i := range k {
+		a[3*rs+i] *= 1e-33 // and one that is faint
+	}
+	for name, f := range byteForms() {
+		flip := int8(0)
+		rounded, scale := make([]int8, m*ByteDepth(k)), make([]float32, m)
+		f.Products.Rows(rounded, scale, a, m, k, rs, 1)
+		flip = rounded[ByteDepth(k)] // of a zero
+		left := make([]float32, m*k)
+		f.Products.Residual(left, rounded, scale, a, m, k, rs)
+		for i, v := range left {
+			x, by := float64(a[i/k*rs+i%k]), float64(scale[i/k])
+			if i/k == 2 {
+				if v == v {
+					t.Fatalf("%s: a row with an infinity left %g", name, v)
+				}
+				continue
+			}
+			if q := float64(rounded[i/k*ByteDepth(k)+i%k] ^ flip); math.Abs(x-q*by-float64(v)) > 0x1p-23*math.Abs(x) || by > 0 && math.Abs(float64(v)) > 0.50001*by {
+				t.Fatalf("%s: of %g, %g times %g, rounding left %g", name, x, q, by, v)
+			}
+		}
+	}
+}
+
 // The greatest sums that there are do not overflow.
 func TestBytesGreatest(t *testing.T) {
 	for name, f := range byteForms() {

@@ -21,6 +21,11 @@ type Bytes struct {
 	// one that holds a NaN or an infinity has the scale NaN.
 	Rows func(dst []int8, scale []float32, src []float32, rows, depth, rs, cs int)
 	Run  func(a *ByteArgs)
+
+	// Residual is what Rows took from A[r,k] = src[r*rs+k] to make rounded and scale: dst[r*depth+k] =
+	// A[r,k] - rounded[r,k]·scale[r], the product and the difference rounded once each. Numbers that
+	// may be subnormal are Rows' zeros.
+	Residual func(dst []float32, rounded []int8, scale, src []float32, rows, depth, rs int)
 }
 
 // ByteArgs is the operands of Bytes: C has M rows and N columns. A and A2 are of Rows, B and B2
@@ -150,7 +155,7 @@ func encodeBytes(nr int, unsigned bool, dst []byte, scale, panel []float32) {
 }
 
 func bytesGeneric(nr int) *Bytes {
-	return &Bytes{Name: "generic", Rows: byteRowsGeneric, Run: func(a *ByteArgs) { a.run(nr) }}
+	return &Bytes{Name: "generic", Rows: byteRowsGeneric, Residual: byteResidual(0), Run: func(a *ByteArgs) { a.run(nr) }}
 }
 
 func byteRowsGeneric(dst []int8, scale []float32, src []float32, rows, depth, rs, cs int) {
@@ -173,6 +178,18 @@ func byteRowsGeneric(dst []int8, scale []float32, src []float32, rows, depth, rs
 			by := byteMost / top
 			for k := range depth {
 				to[k] = int8(math.RoundToEven(float64(Narrow(float64(from[k*cs]) * float64(by)))))
+			}
+		}
+	}
+}
+
+// byteResidual is Bytes.Residual of bytes that are xored with flip.
+func byteResidual(flip int8) func(dst []float32, rounded []int8, scale, src []float32, rows, depth, rs int) {
+	return func(dst []float32, rounded []int8, scale, src []float32, rows, depth, rs int) {
+		for r := range rows {
+			to, from, by := dst[r*depth:][:depth], src[r*rs:][:depth], scale[r]
+			for k, v := range rounded[r*ByteDepth(depth):][:depth] {
+				to[k] = from[k] - float32(float32(v^flip)*by)
 			}
 		}
 	}

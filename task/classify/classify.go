@@ -45,7 +45,8 @@ if there are no test texts, and writes model, checkpoints and report into --out.
 type Data struct {
 	task.Parts[data.Example]
 	task.Source
-	file string // of the training texts, for errors
+	file string    // of the training texts, for errors
+	read task.Memo // of trainings: the texts as tokens, the linear method
 }
 
 // Read reads labelled texts. Without a validation file, the share Config.Holdout

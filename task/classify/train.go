@@ -33,7 +33,11 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err != nil {
 			return nil, nil, data.InFile(d.file, err)
 		}
-		if m.linear, err = fitLinear(ctx, learn, valid, len(m.classes), m.several(), cfg.Seed); err != nil {
+		// It does not depend on the network, so that trainings on the same data share it.
+		m.linear, err = task.Once(ctx, &d.read, fmt.Sprint("linear method ", d.textKey(&cfg), m.several(), cfg.Seed), func() (*linear, error) {
+			return fitLinear(ctx, learn, valid, len(m.classes), m.several(), cfg.Seed)
+		})
+		if err != nil {
 			return nil, nil, err
 		}
 		result, err := m.fit(ctx, learn, valid, o)
@@ -65,21 +69,11 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 		classes[k] = counts[name]
 	}
 	cfg.settle(len(texts))
-	segmenters, err := text.OpenSegmenters(cfg.Segmenter)
+	r, err := task.Once(ctx, &d.read, d.textKey(&cfg), func() (*encoded, error) { return d.encode(ctx, &cfg, numbers(names)) })
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	tok, err := text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
-		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower", Segmenters: segmenters,
-	})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	number := numbers(names)
-	learn, valid = encode(ctx, texts, tok, cfg.Truncate, number), encode(ctx, d.Of(task.Validation), tok, cfg.Truncate, number)
-	if err := ctx.Err(); err != nil {
-		return nil, nil, nil, err
-	}
+	tok, learn, valid := r.tokenizer, r.learn, r.valid
 	var vectors *text.Vectors
 	if cfg.Vectors != "" {
 		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, tok.Vocabulary()); err != nil {
@@ -95,6 +89,36 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
+}
+
+// encoded is the texts as tokens, which trainings share and do not change.
+type encoded struct {
+	tokenizer    *text.Tokenizer
+	learn, valid *corpus
+}
+
+// textKey has all that decides how texts are encoded, and which texts of the data are meant.
+func (d *Data) textKey(c *Config) string {
+	learn, valid := d.Of(task.Training), d.Of(task.Validation)
+	return fmt.Sprintf("%p %d %p %d %q", learn, len(learn), valid, len(valid), []any{c.Tokens, c.Segmenter, c.Case, c.MinCount, c.VocabularySize, c.Truncate})
+}
+
+// encode trains the tokenizer and encodes the texts of training and validation.
+func (d *Data) encode(ctx context.Context, cfg *Config, number map[string]int32) (*encoded, error) {
+	texts := d.Of(task.Training)
+	segmenters, err := text.OpenSegmenters(cfg.Segmenter)
+	if err != nil {
+		return nil, err
+	}
+	r := &encoded{}
+	r.tokenizer, err = text.TrainTokenizer(ctx, cfg.Tokens, textsOf(texts), &text.TokenizerOptions{
+		VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount, Lowercase: cfg.Case == "lower", Segmenters: segmenters,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.learn, r.valid = encode(ctx, texts, r.tokenizer, cfg.Truncate, number), encode(ctx, d.Of(task.Validation), r.tokenizer, cfg.Truncate, number)
+	return r, ctx.Err()
 }
 
 // numbers returns the class numbers by label.

@@ -30,7 +30,7 @@ func TestQuantilesNeverCross(t *testing.T) {
 			if cfg.Validate() != nil {
 				continue // not a model of its loss
 			}
-			m, d, err := prepare(t.Context(), hourly(2, 600), cfg, nil)
+			m, d, err := prepare(t.Context(), &Data{Panel: hourly(2, 600)}, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -39,7 +39,7 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 // scoreBaselines is Evaluate's test part without a network.
 func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metrics {
 	t.Helper()
-	m, d, err := prepare(t.Context(), panel, cfg, nil)
+	m, d, err := prepare(t.Context(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,6 +69,7 @@ type Data struct {
 	task.Source
 	Panel *data.Panel // as it was read; it is not changed
 
+	lines task.Memo              // linear paths, by the settings that they depend on
 	rows  [3]int                 // by part
 	parts map[*data.Series]parts // as rows are counted
 }

@@ -337,7 +337,7 @@ func TestNoLeak(t *testing.T) {
 			cfg.Past = Past{"p"}
 		}
 		panel := hourly(1, 500)
-		m, d, err := prepare(t.Context(), panel, cfg, nil)
+		m, d, err := prepare(t.Context(), &Data{Panel: panel}, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -359,7 +359,7 @@ func TestNoLeak(t *testing.T) {
 		if got := forecastOf(t, m, d, 450); slices.Equal(got, first) {
 			t.Errorf("%s: the forecast ignores what is known ahead", head)
 		}
-		again, _, err := prepare(t.Context(), changed, cfg, nil)
+		again, _, err := prepare(t.Context(), &Data{Panel: changed}, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +382,7 @@ func forecastOf(t *testing.T, m *Model, d *dataset, origin int32) []float64 {
 
 // TestWindowsKeepToTheirPart holds for every part and stride.
 func TestWindowsKeepToTheirPart(t *testing.T) {
-	m, d, err := prepare(t.Context(), hourly(2, 500), small(), nil)
+	m, d, err := prepare(t.Context(), &Data{Panel: hourly(2, 500)}, small(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -606,7 +606,7 @@ func TestSizesThatTheDataAsk(t *testing.T) {
 	} {
 		cfg := Defaults()
 		cfg.Target, cfg.Horizon = []string{"y"}, c.askedHorizon
-		m, _, err := prepare(t.Context(), monthly(c.rows), cfg, nil)
+		m, _, err := prepare(t.Context(), &Data{Panel: monthly(c.rows)}, cfg, nil)
 		if err != nil {
 			t.Errorf("%d rows: %v", c.rows, err)
 			continue

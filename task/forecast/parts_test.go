@@ -204,7 +204,7 @@ func TestCalendar(t *testing.T) {
 // the gradient of the penalised squares is zero.
 func TestRidgeSolvesItsEquations(t *testing.T) {
 	cfg := small()
-	_, d, err := prepare(t.Context(), hourly(1, 500), cfg, nil)
+	_, d, err := prepare(t.Context(), &Data{Panel: hourly(1, 500)}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +239,7 @@ func TestSkipIsTheRidge(t *testing.T) {
 	cfg := small()
 	cfg.Target = []string{"a", "b"}
 	panel := hourly(2, 500)
-	m, d, err := prepare(t.Context(), panel, cfg, nil)
+	m, d, err := prepare(t.Context(), &Data{Panel: panel}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

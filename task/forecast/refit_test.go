@@ -83,7 +83,7 @@ func TestRefitOfNetworks(t *testing.T) {
 func TestRefitKeepsTheGain(t *testing.T) {
 	cfg := small()
 	cfg.RefitSteps = 1
-	m, d, err := prepare(t.Context(), hourly(1, 600), cfg, nil)
+	m, d, err := prepare(t.Context(), &Data{Panel: hourly(1, 600)}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestExportMembers(t *testing.T) {
 	for loss, head := range map[string]string{"mae": "direct", "quantile": "direct", "gaussian": "direct", "mse": "autoregressive"} {
 		cfg := small()
 		cfg.Members, cfg.Loss, cfg.Head = 2, loss, head
-		m, _, err := prepare(t.Context(), hourly(1, 400), cfg, nil)
+		m, _, err := prepare(t.Context(), &Data{Panel: hourly(1, 400)}, cfg, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func segmented(t *testing.T, set func(*Config)) (*Model, *dataset) {
 	cfg.Scale, cfg.WindowNorm, cfg.Calendar, cfg.Lags, cfg.Skip = "none", "none", "off", []int{0}, "none"
 	cfg.Window, cfg.Horizon, cfg.Segment, cfg.Hidden, cfg.Layers, cfg.Dropout = 5, 4, 3, 2, 1, 0
 	set(&cfg)
-	m, d, err := prepare(t.Context(), ascending(100), cfg, nil)
+	m, d, err := prepare(t.Context(), &Data{Panel: ascending(100)}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 func untrained(t *testing.T, table string, cfg Config) *Model {
 	t.Helper()
 	cfg.Window, cfg.Horizon, cfg.Hidden, cfg.Layers, cfg.Dropout = 8, 4, 2, 1, 0
-	m, _, err := prepare(t.Context(), read(t, file(t, table), cfg), cfg, nil)
+	m, _, err := prepare(t.Context(), &Data{Panel: read(t, file(t, table), cfg)}, cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

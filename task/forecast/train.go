@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -31,7 +32,7 @@ import (
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
 	return task.Fit("forecast: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
 		task.NeedData(d.Panel, "forecast: Train")
-		m, set, err := prepare(ctx, d.Panel, cfg, o.Device)
+		m, set, err := prepare(ctx, d, cfg, o.Device)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -77,7 +78,8 @@ func (d *dataset) validationWindows() []window {
 }
 
 // prepare settles the configuration on the data and makes the untrained model.
-func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
+func prepare(ctx context.Context, from *Data, cfg Config, on *tensor.Device) (*Model, *dataset, error) {
+	panel := from.Panel
 	frames, empty, err := rawFrames(panel, &cfg)
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +98,7 @@ func prepare(ctx context.Context, panel *data.Panel, cfg Config, on *tensor.Devi
 	if err := cfg.checkFloor(kept); err != nil {
 		return nil, nil, err
 	}
-	d, note, err := layTransformed(ctx, panel, cfg, kept)
+	d, note, err := layTransformed(ctx, from, cfg, kept)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -142,13 +144,13 @@ const (
 // layTransformed is lay with the transformation of the targets that leaves the least
 // error, if the settings leave it to the data. Without target history the linear path,
 // by which that is told, has little to say.
-func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame) (*dataset, []string, error) {
+func layTransformed(ctx context.Context, from *Data, cfg Config, frames []*frame) (*dataset, []string, error) {
 	log := cfg.Transform == "log"
 	var notes []string
 	if cfg.Transform == "auto" && !cfg.NoTargetHistory && cfg.Loss != "negative-binomial" && wideRange(frames) {
 		var errs [2]float64
 		for i, log := range []bool{false, true} {
-			d, err := lay(ctx, panel, cfg, frames, log, true)
+			d, err := lay(ctx, from, cfg, frames, log, true)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -158,7 +160,7 @@ func layTransformed(ctx context.Context, panel *data.Panel, cfg Config, frames [
 			notes = []string{fmt.Sprintf("targets are transformed by their logarithm, which makes the linear path's error for windows left out less by %s", report.Percent(1-errs[1]/errs[0]))}
 		}
 	}
-	d, err := lay(ctx, panel, cfg, frames, log, false)
+	d, err := lay(ctx, from, cfg, frames, log, false)
 	return d, notes, err
 }
 
@@ -203,8 +205,8 @@ func (d *dataset) lineError() float64 {
 
 // lay fits scalers and the linear path, and settles what is left of the settings. For
 // quick see fitRidge.
-func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, log, quick bool) (*dataset, error) {
-	s := fitSchema(panel, &cfg, frames, log)
+func lay(ctx context.Context, from *Data, cfg Config, frames []*frame, log, quick bool) (*dataset, error) {
+	s := fitSchema(from.Panel, &cfg, frames, log)
 	for _, f := range frames {
 		if err := f.prepare(s, &cfg); err != nil {
 			return nil, err
@@ -223,8 +225,33 @@ func lay(ctx context.Context, panel *data.Panel, cfg Config, frames []*frame, lo
 	settleTraining(&cfg, len(train))
 	d.fitUnit(train)
 	var err error
-	d.chosen, d.out, err = fitRidge(ctx, d, d.known(cfg.WindowStride), quick)
+	d.chosen, d.out, err = d.linearPath(ctx, from, log, quick)
 	return d, err
+}
+
+// linearPath is fitRidge on the rows of training and validation, whose result is kept for other trainings on the same
+// data: it does not depend on the networks.
+func (d *dataset) linearPath(ctx context.Context, from *Data, log, quick bool) (*ridge, *unseen, error) {
+	type path struct {
+		chosen *ridge
+		out    *unseen
+	}
+	c := *d.cfg
+	c.RNNConfig, c.Settings, c.Members, c.Dropout, c.Batch, c.SkipLR, c.RefitSteps = task.RNNConfig{}, train.Settings{}, 0, 0, 0, 0, 0
+	key, err := json.Marshal(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := task.Once(ctx, &from.lines, fmt.Sprintf("%p %s %v %v", from.Panel, key, log, quick), func() (p path, err error) {
+		p.chosen, p.out, err = fitRidge(ctx, d, d.known(d.cfg.WindowStride), quick)
+		return p, err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	out := *p.out
+	out.errors = nil // of the mixture, which each training chooses
+	return p.chosen, &out, nil
 }
 
 // known returns the windows in the rows of training and validation together.

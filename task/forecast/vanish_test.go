@@ -23,7 +23,7 @@ func TestVanishingSeries(t *testing.T) {
 			cfg.Scale, cfg.WindowNorm, cfg.Head, cfg.Loss = "none", norm, head, "mse"
 			var b batch
 			read, made := simdtest.Subnormals(t, func() {
-				_, d, err := prepare(t.Context(), panel, cfg, nil)
+				_, d, err := prepare(t.Context(), &Data{Panel: panel}, cfg, nil)
 				if err != nil {
 					t.Fatalf("%s, %s: %v", norm, head, err)
 				}

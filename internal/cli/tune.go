@@ -1,0 +1,553 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/cli/recipe"
+	"github.com/carousel-ml/carousel/internal/settings"
+	"github.com/carousel-ml/carousel/internal/yaml"
+	"github.com/carousel-ml/carousel/model"
+	"github.com/carousel-ml/carousel/report"
+	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/tune"
+	"github.com/carousel-ml/carousel/tune/store"
+	"github.com/carousel-ml/carousel/tune/trials"
+)
+
+// searchOptions are the settings of a search, whatever is tuned.
+type searchOptions struct {
+	Trials       int           `json:"trials" range:"1..1e6" group:"Search" help:"trials to begin"`
+	Time         time.Duration `json:"time" range:"0s.." group:"Search" help:"time after which no trial begins or goes on (0: no limit)"`
+	Workers      int           `json:"workers" range:"1..1024" group:"Search" help:"trials that are computed at once; they share the cores and the memory"`
+	Space        string        `json:"space" value:"file" group:"Search" help:"YAML file of the parameters with their ranges (empty: the task's own)"`
+	Study        string        `json:"study" value:"file" group:"Search" help:"file that keeps the study, or address of a PostgreSQL database, postgres://... (empty: study.db in --out, or TASK-study.db)"`
+	Objective    []string      `json:"objective" group:"Search" help:"what trials are compared by: a metric of the validation part; beside it may stand latency, in ms, and size, in bytes (empty: the metric by which training chooses its weights)"`
+	Sampler      string        `json:"sampler" oneof:"(tpe, of several objectives nsga2),@samplers" group:"Search" help:"how parameters are proposed"`
+	Startup      int           `json:"startup" range:"1..1e6" group:"Search" help:"trials around the defaults before the sampler goes by results"`
+	Pruner       string        `json:"pruner" oneof:"(asha, where training can be watched and there is one objective),@pruners" group:"Search" help:"how trials that fall behind are ended early"`
+	Least        int           `json:"least" range:"0..1e6" group:"Search" help:"epochs that each trial is trained before it may be ended early (0: a ninth of all)"`
+	Reduction    int           `json:"reduction" range:"2..100" group:"Search" help:"of successive halving: one trial in so many goes on"`
+	Lag          int           `json:"lag" range:"0..1000" group:"Search" help:"trials that a proposal does not look back on, so that up to one more can be at work at once and the study stays repeatable"`
+	Asynchronous bool          `json:"asynchronous" group:"Search" help:"let proposals use all results there are: the search may be a little better with many workers, and cannot be repeated"`
+	From         string        `json:"from" value:"study" group:"Search" help:"older study whose best trials are tried first"`
+}
+
+func defaultSearch() *searchOptions {
+	return &searchOptions{Trials: 30, Workers: 1, Startup: 10, Reduction: 3, Lag: 7}
+}
+
+// programOptions are the settings of a search with a program of one's own.
+type programOptions struct {
+	Command string `json:"command" group:"Program" help:"program with its arguments, which prints a number; {name} stands for a parameter, {seed} for a seed"`
+	Units   int    `json:"units" range:"0..1e9" group:"Program" help:"how far a whole run goes, as it reports it with at=...; needed to end runs early (0: it reports nothing)"`
+}
+
+func init() {
+	settings.Lists["samplers"], settings.Lists["pruners"] = tune.SamplerNames(), tune.PrunerNames()
+}
+
+func (a *app) tuneCommand() *cobra.Command {
+	o, p := defaultSearch(), &programOptions{}
+	var out string
+	var resume bool
+	s := recipe.Of(o, p)
+	c := &cobra.Command{
+		Use:   "tune",
+		Short: "Search for good hyper-parameters",
+		Long: `Searches for settings with which a task's models are good: trains many, ends early what falls
+behind, and says whether the best beat the defaults by more than chance. Each task is a
+command of its own; --command instead runs any program that prints a number, once for each
+trial of the space in --space.
+
+The study is kept in a file, or in a PostgreSQL database for several machines. Ctrl-C or a
+lost machine lose nothing: --resume goes on with it, and several processes may work on one
+study. The same study makes the same trials, whatever the number of workers.`,
+		Example: `  carousel tune classify --data reviews.csv --out tuned
+  carousel tune --command 'python train.py --lr {lr} --width {width}' --space space.yaml
+  carousel tune show --study tuned/study.db`,
+		GroupID: groupWork,
+		Args:    noArgs,
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !s.Given() && c.Flags().NFlag() == 0 {
+			return showHelp(c, args)
+		}
+		if err := s.Resolve("", nil); err != nil {
+			return misusef("%v", err)
+		}
+		if p.Command == "" {
+			return wrongFlag("command", "tune needs a task, such as carousel tune classify, or --command with a program that prints a number")
+		}
+		if o.Space == "" {
+			return wrongFlag("space", "tune --command needs --space: a YAML file of the parameters, such as \"lr: {low: 1e-4, high: 1e-1, log: true}\"")
+		}
+		return a.search(c.Context(), &search{
+			what: "command", seed: a.seed, o: o, out: out, resume: resume,
+			prepare: func(context.Context) (trials.Subject, *tune.Space, error) {
+				text, err := yaml.ReadFile(o.Space)
+				if err != nil {
+					return nil, nil, wrongFlag("space", "--space %s: %v", o.Space, err)
+				}
+				space, err := tune.ParseSpace(o.Space, text)
+				if err != nil {
+					return nil, nil, wrongSpace(o.Space, err)
+				}
+				subject, err := trials.NewCommand(p.Command, o.Objective, a.seed, p.Units)
+				return subject, space, err
+			},
+		})
+	}
+	s.Bind(c.Flags())
+	c.Flags().StringVar(&out, "out", "", "`directory` for the study, its page and the best parameters")
+	c.Flags().BoolVar(&resume, "resume", false, "go on with the study, or begin it if there is none")
+	for _, name := range []string{"out", "resume"} {
+		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Search"}}
+	}
+	for _, k := range a.kinds {
+		c.AddCommand(a.tuneTaskCommand(k))
+	}
+	c.AddCommand(a.tuneShowCommand(), a.tuneExportCommand(), a.tuneBestCommand(), a.tuneImportanceCommand())
+	return c
+}
+
+// wrongSpace is the error of a space file that cannot be used.
+func wrongSpace(path string, err error) error {
+	if input := (*data.InputError)(nil); errors.As(err, &input) {
+		return err
+	}
+	if plain := plainFileError(err); plain != err {
+		return wrongFlag("space", "--space %s: %v", path, plain)
+	}
+	return wrongFlag("space", "--space %v", err)
+}
+
+const searchHelp = `
+
+Trains a model for each trial with some of the settings below, which --space chooses, as the
+study proposes, and all others as given here: by flags, a recipe file or --set, as for train.
+Trials are compared by the validation part; the test part is scored once, for the winner.
+The best three trials and the defaults are trained with three seeds before a winner is
+named. With --out the winner is written there as a recipe and trained.`
+
+// tuneTaskCommand is the search for settings of a task.
+func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
+	var recipeFile string
+	var pairs []string
+	files, cfg, run, o := k.Files(), k.Config(), &trainRun{}, defaultSearch()
+	base, own := recipe.Of(files, run, cfg), recipe.Of(o)
+	c := &cobra.Command{
+		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " [--out DIR]",
+		Short: "Search for settings: " + strings.ToLower(k.Short[:1]) + k.Short[1:], Long: "Searches for settings of " + k.Noun + "." + searchHelp,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			for _, s := range []func() error{func() error { return base.Resolve(recipeFile, pairs) }, func() error { return own.Resolve("", nil) }} {
+				if err := s(); err != nil {
+					return misusef("%v", err)
+				}
+			}
+			if c.Flags().Changed("seed") {
+				assignSeed(cfg, a.seed)
+			}
+			if err := checkFiles(files); err != nil {
+				return misusef("tune %s %v", k.Name, err)
+			}
+			k.ForFiles(files, cfg)
+			if err := cfg.Validate(); err != nil {
+				return err
+			}
+			var tuned *trials.Task
+			var space *tune.Space
+			return a.search(c.Context(), &search{
+				what: k.Name, seed: seedOf(cfg), o: o, out: run.Out, resume: run.resume,
+				prepare: func(ctx context.Context) (trials.Subject, *tune.Space, error) {
+					var err error
+					if o.Space != "" { // what is wrong with it is said before the data are read
+						if space, err = trials.ReadSpace(o.Space, k, cfg); err != nil {
+							return nil, nil, wrongSpace(o.Space, err)
+						}
+					}
+					if tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective); err != nil {
+						return nil, nil, err
+					}
+					if space == nil {
+						space = tuned.Space()
+					}
+					return tuned, space, nil
+				},
+				recipe: func(v tune.Values) (string, error) { return tuned.Recipe(space, v) },
+				train: func(ctx context.Context, v tune.Values) (*trainResult, error) {
+					cfg, err := tuned.Config(space, v)
+					if err != nil {
+						return nil, err
+					}
+					run.resume = train.HasCheckpoint(run.Out)
+					return a.train(ctx, k, files, cfg, run)
+				},
+			})
+		},
+	}
+	base.Bind(c.Flags(), "seed")
+	mine := pflag.NewFlagSet(k.Name, pflag.ContinueOnError)
+	mine.SortFlags = false
+	own.Bind(mine)
+	mine.VisitAll(func(f *pflag.Flag) {
+		if there := c.Flags().Lookup(f.Name); there != nil {
+			there.Value = &twoFlags{there.Value, f.Value, searchTakes[f.Name]}
+			there.Usage += "; or " + f.Usage
+			return
+		}
+		c.Flags().AddFlag(f)
+	})
+	c.Flags().StringVar(&recipeFile, "config", "", "recipe `file` in YAML, one setting a line")
+	c.Flags().StringArrayVar(&pairs, "set", nil, "`name=value` of any setting; may be repeated")
+	c.Flags().BoolVar(&run.resume, "resume", false, "go on with the study, or begin it if there is none")
+	for _, name := range []string{"config", "set", "resume"} {
+		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
+	}
+	return c
+}
+
+// twoFlags is a flag that a task and the search have both: which one is meant is seen by the value. It may be
+// given once for each.
+type twoFlags struct {
+	task, search pflag.Value
+	isSearch     func(text string) bool
+}
+
+// searchTakes tells values of the search's flags from those of a task's of the same name.
+var searchTakes = map[string]func(text string) bool{
+	"time": func(text string) bool { _, err := time.ParseDuration(text); return err == nil }, // and no name of a column
+	"from": func(text string) bool { // and no directory of a model
+		info, err := os.Stat(text)
+		return err != nil || !info.IsDir()
+	},
+}
+
+func (f *twoFlags) Set(text string) error {
+	if f.isSearch(text) {
+		return f.search.Set(text)
+	}
+	return f.task.Set(text)
+}
+
+func (f *twoFlags) String() string {
+	return strings.Trim(f.task.String()+","+f.search.String(), ",")
+}
+
+func (f *twoFlags) Type() string { return f.task.Type() + "|" + f.search.Type() }
+
+// search is a search that is about to begin.
+type search struct {
+	what    string // the task, or "command"
+	seed    uint64
+	o       *searchOptions
+	out     string // directory; "": the study alone is kept
+	resume  bool
+	prepare func(context.Context) (trials.Subject, *tune.Space, error)
+	// recipe writes values as a recipe; nil: their names and values. train trains the winner in out; nil: there is nothing to train.
+	recipe func(tune.Values) (string, error)
+	train  func(context.Context, tune.Values) (*trainResult, error)
+}
+
+// Files of a search in --out, beside those of a training.
+const (
+	studyFile  = "study.db"
+	studyPage  = "study.html"
+	recipeName = "recipe.yaml"
+)
+
+// tuneResult is the result of tune.
+type tuneResult struct {
+	studySummary
+	Page   string       `json:"page,omitempty"`   // the page of the study
+	Recipe string       `json:"recipe,omitempty"` // file of the winner's settings, which --config takes
+	Model  *trainResult `json:"model,omitempty"`  // the training of the winner
+}
+
+// address is where the study is kept.
+func (s *search) address() string {
+	switch {
+	case s.o.Study != "":
+		return s.o.Study
+	case s.out != "":
+		return filepath.Join(s.out, studyFile)
+	}
+	return s.what + "-study.db"
+}
+
+// check finds what would stop the search before anything is read or written.
+func (s *search) check(ctx context.Context) error {
+	if err := settings.Check(s.o); err != nil {
+		return misusef("%v", err)
+	}
+	address := s.address()
+	if !s.resume && (isServer(address) || exists(filepath.Dir(address), filepath.Base(address))) {
+		begun, err := hasStudy(ctx, address)
+		if err != nil {
+			return err
+		}
+		if begun {
+			return wrongFlag("study", "%s holds a study already; --resume goes on with it, --study FILE begins another one", address)
+		}
+	}
+	switch {
+	case s.out == "":
+		return nil
+	case s.resume && train.HasCheckpoint(s.out):
+		return nil
+	case train.HasCheckpoint(s.out), exists(s.out, model.ConfigFile):
+		return wrongFlag("out", "--out %s holds a model already; give another directory", s.out)
+	}
+	return checkNew(s.out, slices.Concat(train.Leftovers, []string{studyFile, studyFile + "-wal", studyFile + "-shm", studyPage, recipeName})...)
+}
+
+// isServer reports whether an address is one of PostgreSQL.
+func isServer(address string) bool {
+	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
+}
+
+func hasStudy(ctx context.Context, address string) (bool, error) {
+	kept, err := store.Open(ctx, address, isServer(address))
+	if err != nil {
+		return false, err
+	}
+	defer kept.Close()
+	h, err := kept.Header(ctx)
+	return h != nil, err
+}
+
+// options are those of the study.
+func (s *search) options(subject trials.Subject) tune.Options {
+	o := s.o
+	pruner := o.Pruner
+	if pruner == "" && subject.Units() > 1 && len(subject.Objectives()) == 1 {
+		pruner = "asha"
+	}
+	least := cmp.Or(o.Least, (subject.Units()+8)/9) // of 30 trials asha then lets 10 go on, and 3 to the end
+	return tune.Options{
+		Seed: s.seed, Trials: o.Trials, Sampler: o.Sampler, Startup: o.Startup, Lag: o.Lag, Asynchronous: o.Asynchronous,
+		Pruner: pruner, Least: least, Reduction: o.Reduction,
+	}
+}
+
+// search does all of a search: trials, repeats, verdict, page, and the winner.
+func (a *app) search(ctx context.Context, s *search) error {
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	ctx, stop := a.catchInterrupt(ctx)
+	defer stop()
+	subject, space, err := s.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	header, why, err := trials.Begin(subject, space, s.options(subject))
+	if err != nil {
+		return err
+	}
+	if _, err := tune.New(space, header.Options); err != nil { // options that do not go together
+		return misusef("%v", err)
+	}
+	if why != "" {
+		a.remark("this study cannot be repeated, only read: " + why)
+	}
+	if s.out != "" {
+		if err := os.MkdirAll(s.out, 0o777); err != nil {
+			return wrongFlag("out", "--out %s: %v", s.out, plainFileError(err))
+		}
+	}
+	kept, err := store.Open(ctx, s.address(), true)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
+	study, err := tune.Open(ctx, kept, header, space)
+	var differs *tune.DifferentError
+	if errors.As(err, &differs) {
+		return misusef("%s: %v", s.address(), err)
+	}
+	if err != nil {
+		return err
+	}
+	if err := keepWhy(ctx, kept, why); err != nil {
+		return err
+	}
+	opened := &openedStudy{Study: study, store: kept, header: header, address: s.address()}
+	if err := opened.read(ctx); err != nil {
+		return err
+	}
+	if err := a.enqueueFrom(ctx, s.o.From, opened); err != nil {
+		return err
+	}
+	if len(opened.list) > 0 {
+		a.note("%s: %s so far", s.address(), countStates(countOf(opened.list)))
+	} else {
+		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.address())
+	}
+	isNew := len(opened.list) == 0
+	result, err := a.doSearch(ctx, s, opened, subject)
+	if errors.Is(err, context.Canceled) {
+		return a.searchStopped(opened)
+	}
+	if err != nil {
+		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !isServer(s.address()) {
+			kept.Close()
+			for _, suffix := range []string{"", "-wal", "-shm"} { // so that the corrected command can begin it
+				os.Remove(s.address() + suffix)
+			}
+		}
+		return err
+	}
+	name := "tune." + s.what
+	return a.emit(name, result, func(w io.Writer) { opened.printResult(w, result) })
+}
+
+// enqueueFrom lets a study begin with the best trials of an older one.
+func (a *app) enqueueFrom(ctx context.Context, address string, study *openedStudy) error {
+	if address == "" || len(study.list) > 0 {
+		return nil
+	}
+	older, err := a.openStudy(ctx, address)
+	if wrong := (*misuse)(nil); errors.As(err, &wrong) {
+		return wrongFlag("from", "%s", strings.Replace(err.Error(), "--study", "--from", 1))
+	}
+	if err != nil {
+		return err
+	}
+	defer older.store.Close()
+	n, err := trials.From(ctx, older.Study, study.Study, mostFrom)
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		a.remark(fmt.Sprintf("no trial of %s can be tried here: none is complete with values of this space", address))
+		return nil
+	}
+	a.note("%s of %s %s tried first", report.Plural(n, "trial"), address, map[bool]string{true: "is", false: "are"}[n == 1])
+	return nil
+}
+
+// mostFrom is the number of trials that a study begins with from an older one.
+const mostFrom = 10
+
+// doSearch works until the study is done, and on what follows.
+func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subject trials.Subject) (*tuneResult, error) {
+	view := a.newSearchView(study, s.o.Trials, s.o.Time)
+	o := &trials.Options{Workers: s.o.Workers, Time: s.o.Time}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // what guardMemory found
+		o.Memory = limit
+	}
+	stop := view.watch(ctx)
+	err := trials.Work(ctx, study.Study, subject, o)
+	stop()
+	if err := cmp.Or(study.read(context.WithoutCancel(ctx)), err, ctx.Err()); err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(study.list, func(r *tune.Record) bool { return r.Value != nil && len(r.Broken) == 0 }) {
+		return nil, study.noResult()
+	}
+	a.note("%s; the best and the defaults are now computed with %s each", countStates(countOf(study.list)), report.Plural(trials.Seeds, "further seed"))
+	if err := trials.Repeat(ctx, study.Study, subject, o); err != nil {
+		return nil, err
+	}
+	if study.verdict, err = trials.Judge(ctx, study.Study); err != nil {
+		return nil, err
+	}
+	sum, err := study.summary(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result := &tuneResult{studySummary: *sum}
+	if s.out == "" {
+		return result, nil
+	}
+	result.Page = filepath.Join(s.out, studyPage)
+	if err := study.page(sum).WriteFile(result.Page); err != nil {
+		return nil, err
+	}
+	winner := study.list[study.verdict.Winner]
+	text := study.recipe(winner)
+	if s.recipe != nil {
+		if text, err = s.recipe(winner.Values); err != nil {
+			return nil, err
+		}
+	}
+	result.Recipe = filepath.Join(s.out, recipeName)
+	head := fmt.Sprintf("# Trial %d of %s: %s\n# %s\n", winner.Number, s.address(), study.resultLine(winner), study.verdict.Text)
+	if err := model.WriteFileAtomic(result.Recipe, func(w io.Writer) error { _, err := io.WriteString(w, head+text); return err }); err != nil {
+		return nil, err
+	}
+	if s.train != nil {
+		a.note("trial %d is trained in %s", winner.Number, s.out)
+		if result.Model, err = s.train(ctx, winner.Values); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+// notRepeatable is the name of the study's text that says why it cannot be repeated.
+const notRepeatable = "not repeatable"
+
+// keepWhy keeps why a study cannot be repeated.
+func keepWhy(ctx context.Context, kept tune.Store, why string) error {
+	if old, err := kept.Get(ctx, notRepeatable); err != nil || old == why {
+		return err
+	}
+	if err := kept.Set(ctx, notRepeatable, "", why); !errors.Is(err, tune.ErrTaken) {
+		return err
+	}
+	return nil // another worker knew it too
+}
+
+// noResult is the error of a search of which no trial can be used.
+func (s *openedStudy) noResult() error {
+	counts := countStates(countOf(s.list))
+	for _, r := range s.list {
+		switch {
+		case r.State == tune.Failed:
+			return fmt.Errorf("no trial has a result (%s); trial %d failed: %s", counts, r.Number, r.Error)
+		case len(r.Broken) > 0:
+			return fmt.Errorf("no trial keeps all constraints (%s); trial %d breaks %s; loosen the bound or narrow the space", counts, r.Number, r.Broken[0])
+		}
+	}
+	return fmt.Errorf("no trial has a result (%s); give more --time, and --resume", counts)
+}
+
+// searchStopped is the error after Ctrl-C, which tells how to continue.
+func (a *app) searchStopped(s *openedStudy) error {
+	return &interrupted{fmt.Sprintf("interrupted; %s keeps the study (%s); to continue: %s", s.address, countStates(countOf(s.list)), a.resumeCommand())}
+}
+
+// printResult writes the result of a search for people.
+func (s *openedStudy) printResult(w io.Writer, r *tuneResult) {
+	s.print(w, &r.studySummary, s.best())
+	if r.Model != nil {
+		fmt.Fprintf(w, "\nThe winner, trial %d, trained anew:\n", s.verdict.Winner)
+		r.Model.print(w)
+	}
+	fmt.Fprintln(w)
+	if r.Page != "" {
+		fmt.Fprintf(w, "The page of the study is %s.\n", r.Page)
+	}
+	if r.Recipe != "" {
+		fmt.Fprintf(w, "The winner's settings are in %s.\n", r.Recipe)
+	}
+	fmt.Fprintf(w, "carousel tune show --study %s shows all trials.\n", shellQuote(s.address))
+}

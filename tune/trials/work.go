@@ -1,0 +1,314 @@
+package trials
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/metrics"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/tune"
+)
+
+// Options say how [Work] and [Repeat] work. The zero value is one worker without a limit.
+type Options struct {
+	Workers int           // runs that are computed at once, which share the process's cores evenly; 0 means 1
+	Time    time.Duration // after which [Work] ends; runs at work are paused. 0: no limit
+	Every   time.Duration // between checkpoints in the store, from which another worker takes up a lost run; 0 means a minute
+	Memory  int64         // bytes that all runs together may take, of which each has an even share; 0: no limit
+	Scratch string        // existing folder for what runs write while they are at work; "": the system's
+	// Note is told what a person may want to know at once, a sentence each; may be nil. Several goroutines call it.
+	Note func(text string)
+}
+
+// Ended is the name of a study's text that says why its work ended before all trials; "" if it did not.
+const Ended = "ended"
+
+var errTime = errors.New("trials: the time is up")
+
+// Work works on a study until it is done, ctx is cancelled or its time is up, which is no error: the study's text
+// [Ended] then says so. Any number of processes may do so at once. A trial that fails, panics or diverges, and one that
+// asks for more memory than there is, is recorded as failed, and the work goes on. When ctx is cancelled or the time is
+// up, runs at work are checkpointed and given back, so that any worker goes on with them.
+//
+// The error is that of a cancelled ctx, of the store, or of a subject of which no trial can be computed.
+//
+// Runs of a process are goroutines that have so many of its cores each; they get the same bits for any number. Each
+// gets all cores only if Workers is 1.
+func Work(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
+	c, end := newCrew(study, s, o)
+	defer end()
+	if o.Time > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Time, errTime)
+		defer cancel()
+	}
+	if err := c.note(ctx, ""); err != nil {
+		return err
+	}
+	err := c.each(ctx, func(ctx context.Context) error {
+		for {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			t, err := study.Next(ctx)
+			switch {
+			case errors.Is(err, tune.ErrDone):
+				return nil
+			case err != nil && ctx.Err() != nil:
+				return context.Cause(ctx)
+			case err != nil:
+				return err
+			}
+			if err := c.work(ctx, t); err != nil {
+				return err
+			}
+		}
+	})
+	if errors.Is(err, errTime) {
+		return c.note(context.WithoutCancel(ctx), fmt.Sprintf("by its time of %v", o.Time))
+	}
+	return err
+}
+
+// crew is the workers of a process.
+type crew struct {
+	study   *tune.Study
+	subject Subject
+	o       Options
+	gate    sync.Mutex
+}
+
+// newCrew shares the cores and the memory of the process out to workers, until end is called.
+func newCrew(study *tune.Study, s Subject, o *Options) (c *crew, end func()) {
+	c = &crew{study: study, subject: s, o: *o}
+	c.o.Workers = max(c.o.Workers, 1)
+	if c.o.Every <= 0 {
+		c.o.Every = time.Minute
+	}
+	cores, admit := par.Workers(), device.Admit
+	par.SetWorkers(max(1, cores/c.o.Workers))
+	if c.o.Memory > 0 {
+		device.Admit = c.admit
+	}
+	return c, func() {
+		par.SetWorkers(cores)
+		if c.o.Memory > 0 {
+			device.Admit = admit
+		}
+	}
+}
+
+// each calls f in a goroutine for each worker, and returns the first error, at which the others are cancelled.
+func (c *crew) each(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for range c.o.Workers {
+		all.Go(func() {
+			if err := f(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// note keeps why the work ended.
+func (c *crew) note(ctx context.Context, text string) error {
+	old, err := c.study.Store().Get(ctx, Ended)
+	if err != nil || old == text {
+		return err
+	}
+	if err := c.study.Store().Set(ctx, Ended, old, text); !errors.Is(err, tune.ErrTaken) {
+		return err
+	}
+	return nil // by another process
+}
+
+// tell tells a person.
+func (c *crew) tell(format string, a ...any) {
+	if c.o.Note != nil {
+		c.o.Note(fmt.Sprintf(format, a...))
+	}
+}
+
+// work does a piece of work. The error is one that ends the work as a whole.
+func (c *crew) work(ctx context.Context, t *tune.Trial) error {
+	begun := time.Now()
+	held, release := t.Hold(ctx)
+	defer release()
+	always := context.WithoutCancel(ctx) // what has been done is kept
+	done := func(err error) error {
+		if errors.Is(err, tune.ErrFenced) {
+			return nil // another worker has the trial
+		}
+		return err
+	}
+	if lost, err := c.lost(always, t); err != nil {
+		return done(err)
+	} else if lost != nil {
+		c.tell("trial %d failed: %v", t.Number, lost)
+		return done(t.Fail(always, lost))
+	}
+	checkpoint, err := t.Saved(always)
+	if err != nil {
+		return done(err)
+	}
+	if checkpoint == nil {
+		t.Resume(0) // what a worker that was lost has reported is done again
+	}
+	stopped, pauses := false, false
+	score, err := c.run(held, &Run{
+		Space: c.study.Space, Trial: t.Number, Values: t.Values, Checkpoint: checkpoint,
+		Resume: func(at int) bool {
+			stopped, pauses = t.Resume(at), t.Until > 0 && at >= t.Until
+			return stopped
+		},
+		Report: func(at, steps int, values []float64) (stop bool, err error) {
+			stopped, err = t.Report(always, at, steps, values...)
+			pauses = t.Until > 0 && at >= t.Until
+			return stopped, final(err)
+		},
+		Save: func(checkpoint []byte) error {
+			if stopped && !pauses {
+				return nil // it never goes on
+			}
+			err := t.Save(always, checkpoint)
+			if err == nil {
+				err = c.forgive(always, t)
+			}
+			return final(err)
+		},
+	})
+	release()
+	t.Piece.Seconds += time.Since(begun).Seconds()
+	var end *fatal
+	switch {
+	case errors.Is(context.Cause(held), tune.ErrFenced) || errors.Is(err, tune.ErrFenced):
+		return nil
+	case errors.As(err, &end), err != nil && ctx.Err() != nil:
+		back := c.forgive(always, t)
+		if back == nil {
+			back = t.Release(always)
+		}
+		if end != nil {
+			return end.error
+		}
+		return errors.Join(context.Cause(ctx), done(back))
+	case err != nil:
+		c.tell("trial %d failed: %v", t.Number, err)
+		return done(t.Fail(always, err))
+	}
+	return done(t.Tell(always, score.Measures, score.Values...))
+}
+
+// final marks an error of the store.
+func final(err error) error {
+	if err == nil || errors.Is(err, tune.ErrFenced) {
+		return err
+	}
+	return &fatal{err}
+}
+
+// A trial fails when its worker was lost so many times in a row without having come further; a trial that takes all memory
+// ends the process with it.
+const (
+	mostLost      = 8  // before its first report
+	mostLostLater = 20 // after one
+)
+
+// lost returns the error of a piece whose workers are lost again and again, or nil.
+func (c *crew) lost(ctx context.Context, t *tune.Trial) (failure, err error) {
+	p := t.Piece
+	if p.Epoch <= mostLost {
+		return nil, nil
+	}
+	text, err := c.study.Store().Get(ctx, forgiven(p))
+	if err != nil {
+		return nil, err
+	}
+	before, _ := strconv.Atoi(text) // "" is 0
+	most := mostLost
+	if len(p.Points) > 0 {
+		most = mostLostLater
+	}
+	if n := p.Epoch - 1 - before; n >= most {
+		return fmt.Errorf("its worker was lost %d times in a row; it may need more memory than there is", n), nil
+	}
+	return nil, nil
+}
+
+// forgiven is the name of the text with the epoch of a piece up to which losses do not count.
+func forgiven(p *tune.Piece) string { return fmt.Sprintf("forgiven/%d", p.N) }
+
+// forgive notes that a piece has come further, or is given back.
+func (c *crew) forgive(ctx context.Context, t *tune.Trial) error {
+	name, text := forgiven(t.Piece), strconv.Itoa(t.Piece.Epoch)
+	old, err := c.study.Store().Get(ctx, name)
+	if err != nil || old == text {
+		return err
+	}
+	if err := c.study.Store().Set(ctx, name, old, text); !errors.Is(err, tune.ErrTaken) {
+		return err
+	}
+	return nil
+}
+
+// run tries a run in a folder of its own. A panic is an error.
+func (c *crew) run(ctx context.Context, r *Run) (s *Score, err error) {
+	r.gate, r.Every, r.Memory = &c.gate, c.o.Every, c.o.Memory/int64(c.o.Workers)
+	if r.Dir, err = os.MkdirTemp(c.o.Scratch, "carousel-trial-"); err != nil {
+		return nil, &fatal{err}
+	}
+	defer os.RemoveAll(r.Dir)
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case *outOfMemory:
+			s, err = nil, p
+		default:
+			s, err = nil, fmt.Errorf("it panicked: %v", p)
+		}
+	}()
+	return c.subject.Try(ctx, r)
+}
+
+// outOfMemory is the error of a run that needs more memory than there is.
+type outOfMemory struct{ bytes, share int64 }
+
+func (e *outOfMemory) Error() string {
+	const mebibyte = 1 << 20
+	return fmt.Sprintf("out of memory: it needs %d MiB, and its share is %d MiB; a smaller batch or network needs less", e.bytes/mebibyte, e.share/mebibyte)
+}
+
+// admit ends a run, by a panic, that asks for more memory than its share at once, or than is left.
+func (c *crew) admit(n int) {
+	bytes, share := int64(n), c.o.Memory/int64(c.o.Workers)
+	if bytes < 1<<20 {
+		return // small ones are seen with the next large one
+	}
+	if bytes > share {
+		panic(&outOfMemory{bytes, share})
+	}
+	if heap()+bytes > c.o.Memory {
+		runtime.GC()
+		if heap()+bytes > c.o.Memory {
+			panic(&outOfMemory{bytes, share})
+		}
+	}
+}
+
+// heap returns the bytes of objects in memory, used or not yet collected.
+func heap() int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
