@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -337,5 +339,62 @@ func TestConstraint(t *testing.T) {
 	list, err := one.Trials(t.Context())
 	if best := one.Best(list); err != nil || len(best) != 1 || best[0].Number != 1 || !slices.Equal(list[0].Broken, []string{"time <= 5"}) {
 		t.Error(best, err)
+	}
+}
+
+// What a study keeps as its space must be read again, whatever names and choices are.
+func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
+	odd := []string{"", "null", "yes", "12", "-3", "1e3", "0x1F", "a b", "q: {", "<b>", "a\nb", "\x01", "é\u2028\u00a0", "'", `"\`, "#x", "- a", "---", "&a", "*a", "%", "😀", "\ufeff", "\U000e0001", "\x7f\u0085"}
+	s := &Space{}
+	for _, name := range odd {
+		if name != "" {
+			s.Params = append(s.Params, &Param{Name: name, Type: Choice, Choices: odd, Default: ""})
+		}
+	}
+	s.Params = append(s.Params, &Param{Name: "x", High: 1, When: "q: {", Equals: []string{"- a", ""}})
+	if err := s.Check(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseSpace("space.yaml", s.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(s, again) {
+		t.Errorf("wrote\n%s, read\n%s", s, again)
+	}
+}
+
+func TestSpacesThatMakeNoSense(t *testing.T) {
+	for text, want := range map[string]string{
+		"x: {low: 0, high: 1, step: inf}":          "step +Inf",
+		"x: {low: 0, high: 1, step: 1e-300}":       "step 1e-300: it is too small",
+		"x: {low: -1.7e308, high: 1.7e308}":        "too wide",
+		"x: {low: 0, high: 1, default: [0.5]}":     "default: expected one value",
+		"x: {low: 0, high: 1, default: {a: 0.5}}":  "default: expected one value",
+		"x: {low: 0, high: 1, default: \"\"}":      "expected a number",
+		"x: {low: 0, high: 1, when: [y], is: [1]}": "when: expected the name",
+		"x: {low: 0, high: 1, colour: red}":        `unknown field "colour"; it may have low`,
+	} {
+		_, err := ParseSpace("space.yaml", text)
+		if err == nil || !strings.HasPrefix(err.Error(), "space.yaml:1: x: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, expected %q", text, err, want)
+		}
+	}
+}
+
+// A default is one of the values of a grid, to the bit, so that it is not tried twice.
+func TestGridHasTheDefault(t *testing.T) {
+	p := &Param{Name: "x", Low: 0.05, High: 0.45, Step: 0.1}
+	for i := range p.Count() {
+		if u := (float64(i) + 0.5) / float64(p.Count()); p.nth(i) != p.At(u) {
+			t.Errorf("value %d: %v, by its share %v", i, p.nth(i), p.At(u))
+		}
+	}
+	if got := p.nth(1); got != 0.15 {
+		t.Errorf("got %v", got)
+	}
+	big := &Param{Name: "n", Type: Int, Low: 0, High: 1 << 53}
+	if got := big.nth(1<<52 + 1); got != 1<<52+1 {
+		t.Errorf("got %v", got)
 	}
 }

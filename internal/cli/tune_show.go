@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/internal/yaml"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tune"
 	"github.com/carousel-ml/carousel/tune/store"
@@ -422,7 +423,7 @@ func (s *openedStudy) recipe(r *tune.Record) string {
 	var b strings.Builder
 	for _, p := range s.Space.Params {
 		if v, has := r.Values[p.Name]; has {
-			fmt.Fprintf(&b, "%s: %s\n", p.Name, p.Text(v))
+			fmt.Fprintf(&b, "%s: %s\n", yaml.Quote(p.Name), yaml.Quote(p.Text(v)))
 		}
 	}
 	return b.String()

@@ -129,7 +129,7 @@ func (c *Command) Check(s *tune.Space) error {
 	for _, arg := range c.args {
 		for _, hit := range placeholder.FindAllString(arg, -1) {
 			if name := strings.Trim(hit, "{}"); hit != "{{" && !slices.Contains(names, name) {
-				return &data.InputError{Problem: fmt.Sprintf("command: %s is no parameter of the space%s", hit, settings.DidYouMean(name, names, "", "; there are ")), Fix: "name one of them, or write {{ for a brace"}
+				return &data.InputError{Problem: fmt.Sprintf("command: %s is no parameter of the space%s", hit, settings.DidYouMean(name, names, "", "there are ")), Fix: "name one of them, or write {{ for a brace"}
 			}
 		}
 	}
