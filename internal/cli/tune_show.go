@@ -24,7 +24,7 @@ type openedStudy struct {
 	*tune.Study
 	store   tune.Store
 	header  *tune.Header
-	address string
+	address string // as it is shown
 	list    []*tune.Record
 	verdict *trials.Verdict // nil: the best trials have not been repeated
 }
@@ -40,13 +40,13 @@ func (a *app) openStudy(ctx context.Context, address string) (*openedStudy, erro
 	}
 	study, header, err := tune.Load(ctx, kept)
 	if err == nil && study == nil {
-		err = wrongFlag("study", "--study %s has no study yet; carousel tune begins one", address)
+		err = wrongFlag("study", "--study %s has no study yet; carousel tune begins one", store.Public(address))
 	}
 	if err != nil {
 		kept.Close()
 		return nil, err
 	}
-	s := &openedStudy{Study: study, store: kept, header: header, address: address}
+	s := &openedStudy{Study: study, store: kept, header: header, address: store.Public(address)}
 	return s, s.read(ctx)
 }
 

@@ -93,3 +93,12 @@ func TestPages(t *testing.T) {
 		fmt.Println(strings.Join(v.block(3*time.Minute), "\n"))
 	}
 }
+
+func TestResumeCommandHasNoPassword(t *testing.T) {
+	for _, args := range [][]string{{"tune", "--study", "postgres://tuner:secret@db/s"}, {"tune", "--study=postgres://tuner:secret@db/s", "--set", "a=b=c"}} {
+		a := &app{args: args}
+		if got := a.resumeCommand(); strings.Contains(got, "secret") || !strings.Contains(got, "postgres://tuner@db/s") {
+			t.Errorf("%q: got %s", args, got)
+		}
+	}
+}
