@@ -234,7 +234,7 @@ func TestDifferent(t *testing.T) {
 	}
 	for want, err := range map[string]error{
 		"the study was begun with data of checksum 1, not 2; continue it with that, or begin another one":                                open(other, "x: {low: 0, high: 1}"),
-		`the study was begun with the options seed:0, not seed:1; continue it with that, or begin another one`:                           open(seeded, "x: {low: 0, high: 1}"),
+		`the study was begun with the option seed 0, not seed 1; continue it with that, or begin another one`:                           open(seeded, "x: {low: 0, high: 1}"),
 		"the study was begun with the space x: {low: 0, high: 1}, not x: {low: 0, high: 2}; continue it with that, or begin another one": open(base, "x: {low: 0, high: 2}"),
 	} {
 		var d *DifferentError
@@ -361,6 +361,31 @@ func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
 	}
 	if !reflect.DeepEqual(s, again) {
 		t.Errorf("wrote\n%s, read\n%s", s, again)
+	}
+}
+
+// What a constraint is broken by is a number, whatever its sides are.
+func TestExcessIsANumber(t *testing.T) {
+	space, err := ParseSpace("space.yaml", "c: {choices: [a, b]}\nx: {low: 0, high: 1, when: c, is: [a]}\nconstraints: [\"latency <= 10 * x\", \"latency >= 1 / x\"]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(space, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	latency := map[string]float64{"latency": 6}
+	if got := s.excess(Values{"c": "b"}, latency); got != 0 {
+		t.Errorf("without x: %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.5}, nil); got != 0 {
+		t.Errorf("without a measure: %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.5}, latency); got != 0.2 {
+		t.Errorf("got %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.0}, latency); !math.IsInf(got, 1) {
+		t.Errorf("divided by 0: %v", got)
 	}
 }
 
