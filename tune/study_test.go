@@ -234,7 +234,7 @@ func TestDifferent(t *testing.T) {
 	}
 	for want, err := range map[string]error{
 		"the study was begun with data of checksum 1, not 2; continue it with that, or begin another one":                                open(other, "x: {low: 0, high: 1}"),
-		`the study was begun with the option seed 0, not seed 1; continue it with that, or begin another one`:                           open(seeded, "x: {low: 0, high: 1}"),
+		`the study was begun with the option seed 0, not seed 1; continue it with that, or begin another one`:                            open(seeded, "x: {low: 0, high: 1}"),
 		"the study was begun with the space x: {low: 0, high: 1}, not x: {low: 0, high: 2}; continue it with that, or begin another one": open(base, "x: {low: 0, high: 2}"),
 	} {
 		var d *DifferentError

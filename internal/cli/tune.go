@@ -364,8 +364,8 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tune.New(space, header.Options); err != nil { // options that do not go together
-		return misusef("%v", err)
+	if err := tryOut(ctx, space, header.Options); err != nil {
+		return err
 	}
 	if why != "" {
 		a.remark("this study cannot be repeated, only read: " + why)
@@ -409,7 +409,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 		return a.searchStopped(opened)
 	}
 	if err != nil {
-		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !isServer(s.address()) {
+		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !opened.begun() && !isServer(s.address()) {
 			kept.Close()
 			for _, suffix := range []string{"", "-wal", "-shm"} { // so that the corrected command can begin it
 				os.Remove(s.address() + suffix)
@@ -419,6 +419,27 @@ func (a *app) search(ctx context.Context, s *search) error {
 	}
 	name := "tune." + s.what
 	return a.emit(name, result, func(w io.Writer) { opened.printResult(w, result) })
+}
+
+// tryOut says what is wrong with options that do not go together, and with a space of which nothing can be tried, before
+// a study of them is begun.
+func tryOut(ctx context.Context, space *tune.Space, o tune.Options) error {
+	study, err := tune.New(space, o)
+	if err == nil {
+		_, err = study.Ask(ctx)
+	}
+	if errors.Is(err, tune.ErrDone) {
+		return misusef("no combination of the grid keeps the constraints; widen the ranges or the bounds")
+	}
+	if err != nil {
+		return misusef("%v", err)
+	}
+	return nil
+}
+
+// begun reports whether there is something in the study that is worth keeping: a trial that has come anywhere.
+func (s *openedStudy) begun() bool {
+	return slices.ContainsFunc(s.list, func(r *tune.Record) bool { return r.State != tune.Running || len(r.Curve) > 0 })
 }
 
 // enqueueFrom lets a study begin with the best trials of an older one.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -67,6 +68,9 @@ func (s *openedStudy) read(ctx context.Context) (err error) {
 	repeated, err := s.store.Names(ctx, "repeat/")
 	if err == nil && len(repeated) > 0 {
 		s.verdict, err = trials.Judge(ctx, s.Study)
+		if none := trials.NoWinnerError(""); errors.As(err, &none) {
+			err = nil // there is no verdict
+		}
 	}
 	return err
 }

@@ -102,3 +102,16 @@ func TestResumeCommandHasNoPassword(t *testing.T) {
 		}
 	}
 }
+
+func TestTryOut(t *testing.T) {
+	for sampler, want := range map[string]string{"tpe": "none keeps its constraints", "cmaes": "none keeps its constraints", "grid": "no combination of the grid keeps the constraints"} {
+		space, err := tune.ParseSpace("space.yaml", "n: {low: 1, high: 9, type: int, default: 3}\nconstraints: [\"n <= 0\"]")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wrong *misuse
+		if err := tryOut(t.Context(), space, tune.Options{Sampler: sampler}); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", sampler, err)
+		}
+	}
+}
