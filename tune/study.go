@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // Rules is the version of the rules by which trials follow from a study. A study of other rules can be read
@@ -469,7 +470,12 @@ func (t *Trial) Tell(ctx context.Context, measures map[string]float64, values ..
 // Fail keeps the reason why a trial has no result. The study goes on.
 func (t *Trial) Fail(ctx context.Context, reason error) error {
 	p := *t.Piece
-	p.State, p.Error = Failed, strings.ReplaceAll(reason.Error(), "\n", " ")
+	p.State, p.Error = Failed, strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) { // it is shown in terminals, in a line
+			return ' '
+		}
+		return r
+	}, reason.Error())
 	return t.finish(ctx, &p)
 }
 

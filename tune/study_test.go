@@ -364,6 +364,19 @@ func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
 	}
 }
 
+func TestFailureIsOneLine(t *testing.T) {
+	s, err := New(&Space{Params: []*Param{{Name: "x", High: 1}}}, Options{Trials: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context(), func(context.Context, *Trial) ([]float64, error) { return nil, errors.New("a\n\x1b[31mb\u009b") }); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Trials(t.Context()); err != nil || list[0].Error != "a  [31mb " {
+		t.Errorf("%q, %v", list[0].Error, err)
+	}
+}
+
 // What a constraint is broken by is a number, whatever its sides are.
 func TestExcessIsANumber(t *testing.T) {
 	space, err := ParseSpace("space.yaml", "c: {choices: [a, b]}\nx: {low: 0, high: 1, when: c, is: [a]}\nconstraints: [\"latency <= 10 * x\", \"latency >= 1 / x\"]")

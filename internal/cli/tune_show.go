@@ -422,9 +422,16 @@ trial that no other one is better than in all of them.`,
 	return c
 }
 
-// recipe writes the values of a trial as a recipe.
+// recipe writes the values of a trial as a recipe, below what all trials of a task have in common.
 func (s *openedStudy) recipe(r *tune.Record) string {
 	var b strings.Builder
+	if what, settings, _ := strings.Cut(s.header.Subject, "\n"); what != "command" {
+		for line := range strings.Lines(settings) {
+			if name, _, _ := strings.Cut(line, ":"); r.Values[name] == nil {
+				b.WriteString(line)
+			}
+		}
+	}
 	for _, p := range s.Space.Params {
 		if v, has := r.Values[p.Name]; has {
 			fmt.Fprintf(&b, "%s: %s\n", yaml.Quote(p.Name), yaml.Quote(p.Text(v)))

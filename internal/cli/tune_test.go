@@ -115,3 +115,16 @@ func TestTryOut(t *testing.T) {
 		}
 	}
 }
+
+// A recipe of a study has the settings of all its trials, and is quoted where YAML needs it.
+func TestRecipeOfStudy(t *testing.T) {
+	s := &openedStudy{Study: &tune.Study{Space: &tune.Space{Params: []*tune.Param{{Name: "lr"}, {Name: "pool", Type: tune.Choice}}}}, header: &tune.Header{Subject: "classify\nepochs: 3\nlr: 0.1\ntext: \"a b\"\n"}}
+	r := &tune.Record{Values: tune.Values{"lr": 0.5, "pool": "- max"}}
+	if got, want := s.recipe(r), "epochs: 3\ntext: \"a b\"\nlr: 0.5\npool: \"- max\"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	s.header.Subject = "command\nrun: {lr}"
+	if got, want := s.recipe(r), "lr: 0.5\npool: \"- max\"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
