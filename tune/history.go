@@ -52,10 +52,6 @@ func (s *Study) history(n, seen int) *history {
 	return h
 }
 
-func (h *history) running() bool {
-	return slices.ContainsFunc(h.trials, func(t *past) bool { return t.state == Running })
-}
-
 // loss turns an objective so that less is better.
 func (o *Options) loss(i int, x float64) float64 {
 	if o.Objectives[i].Maximize {

@@ -347,10 +347,12 @@ func (s *Study) next(ctx context.Context) (*Piece, error) {
 			return p, err
 		}
 	}
-	if slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }) || s.Options.Asynchronous && h.running() {
-		if s.Options.Asynchronous {
+	switch {
+	case s.Options.Asynchronous || !s.Options.promotes():
+		if slices.ContainsFunc(s.pieces, func(p *Piece) bool { return !p.Finished() }) { // and its worker may be lost
 			return nil, ErrWait
 		}
+	case slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }): // a trial may go on by their results
 		p.Trial, p.State = -1, Idle
 		return p, nil
 	}

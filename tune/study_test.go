@@ -364,6 +364,48 @@ func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
 	}
 }
 
+// A study that is continued with more trials is one that had as many from the beginning, where no trial waits for others.
+func TestMoreTrialsLater(t *testing.T) {
+	space := &Space{Params: []*Param{{Name: "x", High: 1}, {Name: "y", High: 1}}}
+	f := func(ctx context.Context, tr *Trial) ([]float64, error) {
+		for at := 1; ; at++ {
+			x := math.Abs(tr.Float("x")-0.3) + tr.Float("y")/float64(at)
+			if stop, err := tr.Report(ctx, at, 0, x); err != nil || stop || at == 9 {
+				return []float64{x}, err
+			}
+		}
+	}
+	trials := func(pruner string, resumable bool, counts ...int) (list []string) {
+		store := NewMemory()
+		for _, n := range counts {
+			s, err := Open(t.Context(), store, &Header{Options: Options{Trials: n, Lag: 5, Pruner: pruner, Resource: 9, Resumable: resumable}}, space)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Run(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+			records, err := s.Trials(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = nil
+			for _, r := range records {
+				list = append(list, fmt.Sprint(r.Number, r.Values, r.State, r.Results, r.Origin))
+			}
+		}
+		return list
+	}
+	for _, pruner := range []string{"none", "median", "asha"} {
+		if a, b := trials(pruner, false, 30), trials(pruner, false, 3, 14, 30); !slices.Equal(a, b) {
+			t.Errorf("%s: at once\n%s\nbit by bit\n%s", pruner, strings.Join(a, "\n"), strings.Join(b, "\n"))
+		}
+	}
+	if list := trials("asha", true, 12, 30); len(list) != 30 {
+		t.Error(list)
+	}
+}
+
 func TestFailureIsOneLine(t *testing.T) {
 	s, err := New(&Space{Params: []*Param{{Name: "x", High: 1}}}, Options{Trials: 1})
 	if err != nil {
