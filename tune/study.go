@@ -376,7 +376,7 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 	}
 	k := &knowledge{space: s.Space, objectives: len(s.Options.Objectives), trials: h.observations(), number: number, first: max(s.Options.Startup, enqueued), seed: s.Options.Seed}
 	kind, origin := samplers[s.plan], s.plan
-	var from sampler = kind.sampler
+	from := kind.sampler
 	if !kind.blind && number < k.first {
 		from, origin = around{}, "startup"
 	}
