@@ -212,7 +212,7 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 			told.measures[name] = told.values[i]
 		}
 		if _, has := told.measures[name]; name != "" && !has && !told.stopped {
-			return nil, fmt.Errorf("the constraint %q is on %s, which is no parameter, and the command printed no line %s=...", one.Text, name, name)
+			return nil, fmt.Errorf("the constraint %q is on %s, which is no parameter, and the command printed no line such as %s=1", one.Text, name, name)
 		}
 	}
 	return &Score{Values: told.values, Measures: told.measures}, nil
