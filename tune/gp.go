@@ -22,7 +22,7 @@ const (
 	observed  = 300 // at most so many trials are looked at: the best half and the newest
 	scattered = 800 // candidates from anywhere
 	nearBest  = 200 // candidates around the best trials
-	climbs    = 6   // candidates from which the acquisition is maximized
+	climbs    = 6   // of the latter, from which the acquisition is maximized
 )
 
 func (bayes) sample(k *knowledge) Values {
@@ -34,36 +34,36 @@ func (bayes) sample(k *knowledge) Values {
 	for _, o := range k.trials {
 		tried[k.space.text(o.values)] = true
 	}
-	var candidates []Values
-	offer := func(v Values) {
-		if k.space.Allows(v) && !tried[k.space.text(v)] {
-			candidates = append(candidates, v)
-		}
-	}
-	for range scattered {
-		offer(uniform{}.sample(k))
-	}
-	anywhere := len(candidates)
-	for i := range nearBest {
-		offer(step(k, m.best[i%len(m.best)], 0.1*math.Pow(10, -float64(i%3))))
-	}
-	if len(candidates) == 0 {
-		return uniform{}.sample(k)
-	}
-	value := m.acquisitions(candidates)
-	var best Values
-	most := math.Inf(-1)
-	for _, part := range [][2]int{{0, anywhere}, {anywhere, len(candidates)}} { // those near the best would take all places
-		order := make([]int, 0, len(candidates))
-		for i := part[0]; i < part[1]; i++ {
-			order = append(order, i)
-		}
-		slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(value[j], value[i]) })
-		for _, i := range order[:min(climbs, len(order))] {
-			if v, x := m.climb(candidates[i], value[i], tried); x > most {
-				best, most = v, x
+	offer := func(n int, draw func(i int) Values) (list []Values) {
+		for i := range n {
+			if v := draw(i); k.space.Allows(v) && !tried[k.space.text(v)] {
+				list = append(list, v)
 			}
 		}
+		return list
+	}
+	// What is found far away is left as it is: uphill from there are the corners of the space, in which nothing is known.
+	var best Values
+	most := math.Inf(-1)
+	far := offer(scattered, func(int) Values { return uniform{}.sample(k) })
+	for i, x := range m.acquisitions(far) {
+		if x > most {
+			best, most = far[i], x
+		}
+	}
+	beside := offer(nearBest, func(i int) Values { return step(k, m.best[i%len(m.best)], 0.1*math.Pow(10, -float64(i%3))) })
+	value, order := m.acquisitions(beside), make([]int, len(beside))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(value[j], value[i]) })
+	for _, i := range order[:min(climbs, len(order))] {
+		if v, x := m.climb(beside[i], value[i], tried); x > most {
+			best, most = v, x
+		}
+	}
+	if best == nil {
+		return uniform{}.sample(k)
 	}
 	return best
 }
@@ -78,10 +78,11 @@ func step(k *knowledge, v Values, deviation float64) Values {
 		case !p.Ordered():
 			return old
 		}
+		width := deviation
 		if n := p.Count(); n > 0 {
-			deviation = max(deviation, 1/float64(n))
+			width = max(width, 1/float64(n))
 		}
-		return p.At(p.Unit(old) + deviation*k.rand.NormFloat64())
+		return p.At(p.Unit(old) + width*k.rand.NormFloat64())
 	})
 }
 
@@ -149,6 +150,9 @@ func modelOf(k *knowledge) *model {
 // that failed or break constraints are as bad as the worst. If all of them do, the number is what they break
 // constraints by. What is far from the best is drawn together, as most of it is of no interest.
 func goals(k *knowledge, known []observation) []float64 {
+	if len(known) < 2 {
+		return nil
+	}
 	weights := make([]float64, k.objectives)
 	sum := 0.0
 	for i := range weights {
@@ -194,7 +198,7 @@ func goals(k *knowledge, known []observation) []float64 {
 			y[n] = worst
 		}
 	}
-	if least, most := slices.Min(y), slices.Max(y); !(least < most) {
+	if !(slices.Min(y) < slices.Max(y)) {
 		return nil
 	}
 	draw(y)
@@ -407,6 +411,9 @@ func (m *model) all(points [][]float64) (means, deviations []float64) {
 
 // acquisitions are the logarithms of the improvements that are expected of values.
 func (m *model) acquisitions(list []Values) []float64 {
+	if len(list) == 0 {
+		return nil
+	}
 	points := make([][]float64, len(list))
 	for i, v := range list {
 		points[i] = m.point(v)
@@ -441,13 +448,11 @@ func (m *model) climb(v Values, most float64, tried map[string]bool) (Values, fl
 				v, most = w, x
 			}
 		}
-		near := slices.DeleteFunc(m.neighbours(v), func(w Values) bool { return !m.space.Allows(w) || tried[m.space.text(w)] })
 		better := false
-		if len(near) > 0 {
-			for i, x := range m.acquisitions(near) {
-				if x > most+1e-9 {
-					v, most, better = near[i], x, true
-				}
+		near := slices.DeleteFunc(m.neighbours(v), func(w Values) bool { return !m.space.Allows(w) || tried[m.space.text(w)] })
+		for i, x := range m.acquisitions(near) {
+			if x > most+1e-9 {
+				v, most, better = near[i], x, true
 			}
 		}
 		if !better {

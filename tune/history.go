@@ -52,10 +52,6 @@ func (s *Study) history(n, seen int) *history {
 	return h
 }
 
-func (h *history) running() bool {
-	return slices.ContainsFunc(h.trials, func(t *past) bool { return t.state == Running })
-}
-
 // loss turns an objective so that less is better.
 func (o *Options) loss(i int, x float64) float64 {
 	if o.Objectives[i].Maximize {
@@ -101,8 +97,8 @@ func (h *history) observations() []observation {
 // excess is the sum of what measured constraints are broken by, in shares of their bounds' size.
 func (s *Study) excess(v Values, measures map[string]float64) (sum float64) {
 	for _, c := range s.Space.Constraints {
-		if c.measured != "" {
-			sum += max(0, c.Excess(v, measures)) / max(1e-300, math.Abs(c.value(c.right, v, measures)))
+		if x := c.Excess(v, measures); c.measured != "" && x > 0 {
+			sum += x / min(max(1e-300, math.Abs(c.value(c.right, v, measures))), math.MaxFloat64)
 		}
 	}
 	return sum

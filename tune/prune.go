@@ -40,6 +40,9 @@ func (o *Options) checkPruner() error {
 // halves reports whether the pruner compares trials at rungs.
 func (o *Options) halves() bool { return o.Pruner == "asha" || o.Pruner == "hyperband" }
 
+// promotes reports whether trials that were paused at rungs go on.
+func (o *Options) promotes() bool { return o.halves() && o.Resumable }
+
 // rungs returns where trials of a bracket are compared: Least·Reduction^(bracket+i) units, below Resource.
 func (o *Options) rungs(bracket int) (list []int) {
 	at := float64(o.Least) * math.Pow(float64(o.Reduction), float64(bracket))
@@ -79,7 +82,7 @@ func (o *Options) bracket(number int) int {
 // firstRung returns where the first piece of a trial pauses, 0 if nowhere.
 func (s *Study) firstRung(number int) int {
 	o := &s.Options
-	if !o.halves() || !o.Resumable {
+	if !o.promotes() {
 		return 0
 	}
 	if r := o.rungs(o.bracket(number)); len(r) > 0 {
@@ -92,7 +95,7 @@ func (s *Study) firstRung(number int) int {
 // among the best one in Reduction of those that have been there, the best.
 func (s *Study) promote(h *history) (trial, from, until int, ok bool) {
 	o := &s.Options
-	if !o.halves() || !o.Resumable {
+	if !o.promotes() {
 		return 0, 0, 0, false
 	}
 	most := len(o.rungs(0))

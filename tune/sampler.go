@@ -56,7 +56,7 @@ type sampler interface {
 // samplers are all of them by name. Those that need no results have no trials at random before.
 var samplers = map[string]struct {
 	sampler
-	blind   bool // it looks at no result
+	blind   bool // it needs no results to begin with
 	several bool // it is for several objectives too
 }{
 	"cmaes":  {cmaes{}, true, false},
