@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
@@ -364,6 +365,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
+	header.Software = "carousel " + carousel.Version()
 	if err := tryOut(ctx, space, header.Options); err != nil {
 		return err
 	}

@@ -290,7 +290,12 @@ func (a *app) tuneShowCommand() *cobra.Command {
 				return err
 			}
 		}
-		return a.emit("tune.show", sum, func(w io.Writer) { s.print(w, sum, s.list) })
+		return a.emit("tune.show", sum, func(w io.Writer) {
+			s.print(w, sum, s.list)
+			if *page != "" {
+				fmt.Fprintf(w, "\nThe page is %s.\n", *page)
+			}
+		})
 	}
 	return c
 }
