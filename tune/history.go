@@ -130,6 +130,10 @@ func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
+	lost, err := s.store.Expired(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []*Record
 	for _, p := range s.pieces {
 		if p.State == Idle {
@@ -144,6 +148,9 @@ func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
 			r.Steps = cmp.Or(q.Steps, q.At)
 		}
 		r.State, r.Results, r.Measures, r.Error = p.State, p.Result, p.Measures, p.Error
+		if p.State == Running && slices.Contains(lost, p.N) {
+			r.State = Paused // nobody works on it
+		}
 		r.Seconds += p.Seconds
 		if len(p.Result) > 0 {
 			r.Value = &p.Result[0]

@@ -177,7 +177,7 @@ func (h *Header) differs(other *Header) error {
 	}
 	for _, one := range []struct{ name, stored, given string }{
 		{"the rules of version", fmt.Sprint(h.Version), fmt.Sprint(other.Version)},
-		{"the subject", h.Subject, other.Subject},
+		{"the settings", h.Subject, other.Subject},
 		{"data of checksum", h.Data, other.Data},
 		{"the space", h.Space, other.Space},
 		{"the option", strings.Join(x, "\n"), strings.Join(y, "\n")},
