@@ -359,6 +359,12 @@ func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i, p := range again.Params {
+		if p.Line != i+1 {
+			t.Errorf("parameter %d is of line %d", i, p.Line)
+		}
+		p.Line = 0
+	}
 	if !reflect.DeepEqual(s, again) {
 		t.Errorf("wrote\n%s, read\n%s", s, again)
 	}
