@@ -35,8 +35,14 @@ func TestOnce(t *testing.T) {
 		t.Errorf("%d calls for 4 keys", calls.Load())
 	}
 	_, _ = get("4")
-	if _, _ = get("3"); calls.Load() != 5 {
-		t.Error("the latest were not kept")
+	if _, _ = get("4"); calls.Load() != 5 {
+		t.Error("the latest was not kept")
+	}
+	for _, key := range []string{"0", "1", "2", "3"} { // the oldest of these, and then each that its return put out
+		_, _ = get(key)
+	}
+	if n := calls.Load(); n < 6 || n > 9 {
+		t.Errorf("%d calls after all five keys, expected the oldest to have been let go", n)
 	}
 
 	broken := errors.New("broken")
