@@ -192,6 +192,8 @@ var ownLines = map[string]string{
 	"serve/loadtest/http.go":       "reads the lines of HTTP",
 	"serve/stream.go":              "reads messages of a connection, one in a line",
 	"tools/lines/main.go":          "counts lines of source code, for developers",
+	"tune/study.go":                "compares texts that this program wrote",
+	"internal/cli/tune_show.go":    "reads settings as this program wrote them into a study",
 	"bench/peers/carousel.go":      "reads the output of another program, for developers",
 	"bench/peers/child.go":         "reads the output of another program, for developers",
 }

@@ -53,7 +53,7 @@ func Run(ctx context.Context, f, m *task.Trained, calibration, rows *Rows, scori
 		return nil, err
 	}
 	if wanted == tensor.Int4 && calibration == nil {
-		return nil, &data.InputError{Problem: "precision int4: it takes rows by whose inputs the rounding is corrected", Fix: "give rows that the verdict is not measured on by --calibrate, or --data with the model's validation rows"}
+		return nil, &data.InputError{Problem: "precision int4: it takes rows by whose inputs the rounding is corrected", Fix: "give rows that the verdict is not measured on by --calibrate, or --data with test rows beside the model's validation rows"}
 	}
 	q := &quantizer{Options: o, wanted: wanted, f: f, m: m, network: networkOf(m), scoring: scoring, progress: progress, float32s: map[*Rows]*task.Tally{}}
 	if err := cmp.Or(q.check(), q.keep(o.Keep)); err != nil {

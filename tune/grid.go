@@ -57,11 +57,3 @@ func (s *Space) from(first int, v Values, yield func(Values) bool) bool {
 	delete(v, p.Name)
 	return true
 }
-
-// nth returns value i of those that can be counted, from 0.
-func (p *Param) nth(i int) any {
-	if p.Type == Choice {
-		return p.Choices[i]
-	}
-	return p.number(min(p.Low+p.step()*float64(i), p.High))
-}

@@ -52,10 +52,6 @@ func (s *Study) history(n, seen int) *history {
 	return h
 }
 
-func (h *history) running() bool {
-	return slices.ContainsFunc(h.trials, func(t *past) bool { return t.state == Running })
-}
-
 // loss turns an objective so that less is better.
 func (o *Options) loss(i int, x float64) float64 {
 	if o.Objectives[i].Maximize {
@@ -101,8 +97,8 @@ func (h *history) observations() []observation {
 // excess is the sum of what measured constraints are broken by, in shares of their bounds' size.
 func (s *Study) excess(v Values, measures map[string]float64) (sum float64) {
 	for _, c := range s.Space.Constraints {
-		if c.measured != "" {
-			sum += max(0, c.Excess(v, measures)) / max(1e-300, math.Abs(c.value(c.right, v, measures)))
+		if x := c.Excess(v, measures); c.measured != "" && x > 0 {
+			sum += x / min(max(1e-300, math.Abs(c.value(c.right, v, measures))), math.MaxFloat64)
 		}
 	}
 	return sum
@@ -134,6 +130,10 @@ func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
+	lost, err := s.store.Expired(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []*Record
 	for _, p := range s.pieces {
 		if p.State == Idle {
@@ -148,6 +148,9 @@ func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
 			r.Steps = cmp.Or(q.Steps, q.At)
 		}
 		r.State, r.Results, r.Measures, r.Error = p.State, p.Result, p.Measures, p.Error
+		if p.State == Running && slices.Contains(lost, p.N) {
+			r.State = Paused // nobody works on it
+		}
 		r.Seconds += p.Seconds
 		if len(p.Result) > 0 {
 			r.Value = &p.Result[0]

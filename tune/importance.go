@@ -28,7 +28,7 @@ const (
 func (s *Study) Importance(list []*Record) ([]Importance, error) {
 	complete := slices.DeleteFunc(slices.Clone(list), func(r *Record) bool { return r.State != Complete })
 	if len(complete) < leastComplete {
-		return nil, fmt.Errorf("the importance of parameters needs %d complete trials, and the study has %d", leastComplete, len(complete))
+		return nil, fmt.Errorf("the importance of parameters needs %d trials that are complete or have come as far as most others, and the study has %d", leastComplete, len(complete))
 	}
 	best := s.top(complete)
 	var shares []Importance

@@ -40,6 +40,9 @@ func (o *Options) checkPruner() error {
 // halves reports whether the pruner compares trials at rungs.
 func (o *Options) halves() bool { return o.Pruner == "asha" || o.Pruner == "hyperband" }
 
+// promotes reports whether trials that were paused at rungs go on.
+func (o *Options) promotes() bool { return o.halves() && o.Resumable }
+
 // rungs returns where trials of a bracket are compared: Least·Reduction^(bracket+i) units, below Resource.
 func (o *Options) rungs(bracket int) (list []int) {
 	at := float64(o.Least) * math.Pow(float64(o.Reduction), float64(bracket))
@@ -49,11 +52,15 @@ func (o *Options) rungs(bracket int) (list []int) {
 	return list
 }
 
-// bracket returns the bracket of a trial. Hyperband's brackets have as many trials as their shares of an equal
+// bracket returns the bracket of a trial.
+func (o *Options) bracket(number int) int { return o.brackets(number + 1)[number] }
+
+// brackets returns the bracket of each of the first n trials. Hyperband's brackets have as many trials as their shares of an equal
 // budget give them: of s+1 rungs Reduction^s/(s+1), the brackets with more rungs first.
-func (o *Options) bracket(number int) int {
+func (o *Options) brackets(n int) []int {
+	list := make([]int, n)
 	if o.Pruner != "hyperband" {
-		return 0
+		return list
 	}
 	most := len(o.rungs(0))
 	weights, sum := make([]float64, most+1), 0.0
@@ -63,23 +70,24 @@ func (o *Options) bracket(number int) int {
 		sum += weights[b]
 	}
 	// The bracket that is furthest behind its share takes the next trial.
-	counts, best := make([]float64, most+1), 0
-	for n := range number + 1 {
-		best = 0
+	counts := make([]float64, most+1)
+	for n := range list {
+		best := 0
 		for b, w := range weights {
 			if w/sum*float64(n+1)-counts[b] > weights[best]/sum*float64(n+1)-counts[best]+1e-9 {
 				best = b
 			}
 		}
 		counts[best]++
+		list[n] = best
 	}
-	return best
+	return list
 }
 
 // firstRung returns where the first piece of a trial pauses, 0 if nowhere.
 func (s *Study) firstRung(number int) int {
 	o := &s.Options
-	if !o.halves() || !o.Resumable {
+	if !o.promotes() {
 		return 0
 	}
 	if r := o.rungs(o.bracket(number)); len(r) > 0 {
@@ -92,17 +100,17 @@ func (s *Study) firstRung(number int) int {
 // among the best one in Reduction of those that have been there, the best.
 func (s *Study) promote(h *history) (trial, from, until int, ok bool) {
 	o := &s.Options
-	if !o.halves() || !o.Resumable {
+	if !o.promotes() {
 		return 0, 0, 0, false
 	}
-	most := len(o.rungs(0))
+	most, brackets := len(o.rungs(0)), o.brackets(len(h.trials))
 	for level := most - 1; level >= 0; level-- {
 		for b := range most - level {
 			rungs := o.rungs(b)
 			at := rungs[level]
 			var there []*past
 			for _, t := range h.trials {
-				if o.bracket(t.number) == b && !math.IsNaN(o.atRung(t.curve, at)) {
+				if brackets[t.number] == b && !math.IsNaN(o.atRung(t.curve, at)) {
 					there = append(there, t)
 				}
 			}
@@ -179,10 +187,11 @@ func (s *Study) stopping(h *history, number int) rule {
 	}
 	switch {
 	case o.halves() && !o.Resumable:
-		rungs := o.rungs(o.bracket(number))
+		brackets := o.brackets(max(number+1, len(h.trials)))
+		rungs := o.rungs(brackets[number])
 		same := others[:0:0]
 		for _, t := range others {
-			if o.bracket(t.number) == o.bracket(number) {
+			if brackets[t.number] == brackets[number] {
 				same = append(same, t)
 			}
 		}

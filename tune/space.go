@@ -107,8 +107,12 @@ func (p *Param) check(before []*Param) error {
 		return fmt.Errorf("a logarithmic range begins above 0, not at %s", number(p.Low))
 	case p.Log && p.Step != 0 && !(p.Type == Int && p.Step == 1):
 		return fmt.Errorf("a logarithmic range has no step")
-	case p.Step < 0 || math.IsNaN(p.Step):
+	case !(p.Step >= 0) || math.IsInf(p.Step, 0):
 		return fmt.Errorf("step %s: expected a number above 0", number(p.Step))
+	case math.IsInf(p.High-p.Low, 0):
+		return fmt.Errorf("the range %s to %s is too wide for numbers of 64 bits", number(p.Low), number(p.High))
+	case p.Step > 0 && (p.High-p.Low)/p.Step > 1<<53:
+		return fmt.Errorf("step %s: it is too small for the range %s to %s; leave it out", number(p.Step), number(p.Low), number(p.High))
 	case p.Type == Int && (p.Low != math.Trunc(p.Low) || p.High != math.Trunc(p.High) || p.Step != math.Trunc(p.Step) || math.Abs(p.Low) > 1<<53 || math.Abs(p.High) > 1<<53):
 		return fmt.Errorf("bounds and step of an int are whole numbers, not %s to %s", number(p.Low), number(p.High))
 	}
@@ -174,20 +178,29 @@ func (p *Param) At(u float64) any {
 		return p.Choices[min(int(u*float64(len(p.Choices))), len(p.Choices)-1)]
 	}
 	if n := p.Count(); n > 0 {
-		x := 0.0
 		if p.Log {
 			lo, hi := math.Log(p.Low-.5), math.Log(p.High+.5)
-			x = math.Round(math.Exp(lo + u*(hi-lo)))
-		} else {
-			x = round(p.Low + p.step()*math.Floor(min(u*float64(n), float64(n-1))))
+			return p.number(min(max(math.Round(math.Exp(lo+u*(hi-lo))), p.Low), p.High))
 		}
-		return p.number(min(max(x, p.Low), p.High))
+		return p.nth(int(min(u*float64(n), float64(n-1))))
 	}
 	if p.Log {
 		lo, hi := math.Log(p.Low), math.Log(p.High)
 		return min(max(math.Exp(lo+u*(hi-lo)), p.Low), p.High)
 	}
 	return min(max(p.Low+u*(p.High-p.Low), p.Low), p.High)
+}
+
+// nth returns value i of those that can be counted, from 0.
+func (p *Param) nth(i int) any {
+	if p.Type == Choice {
+		return p.Choices[i]
+	}
+	x := p.Low + p.step()*float64(i)
+	if p.Type == Float {
+		x = round(x)
+	}
+	return p.number(min(max(x, p.Low), p.High))
 }
 
 // round removes the error of a sum of steps: 0.15 instead of 0.15000000000000002.

@@ -57,7 +57,7 @@ func ParseSpace(path, text string) (*Space, error) {
 		}
 		p := &Param{Name: name, Line: lines[name]}
 		var low, high, choices bool
-		var byDefault string
+		var byDefault *string
 		for _, f := range fields.Values {
 			key := yaml.Text(f.Key)
 			value := ""
@@ -101,16 +101,20 @@ func ParseSpace(path, text string) (*Space, error) {
 				}
 				p.Type = Choice
 			case "default":
-				byDefault = value
+				if byDefault = &value; !yaml.IsScalar(f.Value) {
+					err = fail(f.Value, "default: expected one value")
+				}
 			case "when":
-				p.When = value
+				if p.When = value; value == "" {
+					err = fail(f.Value, "when: expected the name of a parameter")
+				}
 			case "is":
 				if p.Equals, ok = list(f.Value); !ok {
 					err = fail(f.Value, "is: expected a list of values of %s", p.When)
 				}
 			default:
 				all := []string{"low", "high", "step", "log", "type", "choices", "default", "when", "is"}
-				err = fail(f.Key, "unknown field %q%s", key, settings.DidYouMean(key, all, "", "; it may have "))
+				err = fail(f.Key, "unknown field %q%s", key, settings.DidYouMean(key, all, "", "it may have "))
 			}
 			if err != nil {
 				return nil, err
@@ -124,8 +128,8 @@ func ParseSpace(path, text string) (*Space, error) {
 		case (p.When == "") != (len(p.Equals) == 0):
 			return nil, fail(e.Key, "when and is go together: the name of a parameter, and a list of its values")
 		}
-		if byDefault != "" {
-			if p.Default, err = p.Parse(byDefault); err != nil {
+		if byDefault != nil {
+			if p.Default, err = p.Parse(*byDefault); err != nil {
 				return nil, fail(e.Key, "default: %v", err)
 			}
 		}
@@ -175,7 +179,7 @@ func (s *Space) String() string {
 		return "[" + strings.Join(list, ", ") + "]"
 	}
 	for _, p := range s.Params {
-		fmt.Fprintf(&b, "%s: {", p.Name)
+		fmt.Fprintf(&b, "%s: {", yaml.Quote(p.Name))
 		if p.Type == Choice {
 			fmt.Fprintf(&b, "choices: %s", quoted(p.Choices))
 		} else {
@@ -200,7 +204,7 @@ func (s *Space) String() string {
 			}
 		}
 		if p.When != "" {
-			fmt.Fprintf(&b, ", when: %s, is: %s", p.When, quoted(p.Equals))
+			fmt.Fprintf(&b, ", when: %s, is: %s", yaml.Quote(p.When), quoted(p.Equals))
 		}
 		b.WriteString("}\n")
 	}

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // Rules is the version of the rules by which trials follow from a study. A study of other rules can be read
@@ -158,30 +160,39 @@ func (o *Options) fill() error {
 // differs returns an error that names the first difference that would make other trials of it. The number of
 // trials may differ: a study is the beginning of a longer one.
 func (h *Header) differs(other *Header) error {
-	fields := func(h *Header) []string {
+	options := func(h *Header) map[string]json.RawMessage {
 		o := h.Options
 		o.Trials = 0
 		text, _ := json.Marshal(o)
-		return []string{fmt.Sprint(h.Version), h.Subject, h.Data, h.Space, string(text)}
+		var fields map[string]json.RawMessage
+		_ = json.Unmarshal(text, &fields) // of what was just written
+		return fields
 	}
-	a, b := fields(h), fields(other)
-	for i, name := range []string{"the rules of version", "the subject", "data of checksum", "the space", "the options"} {
-		if a[i] != b[i] {
-			stored, given := firstDifference(a[i], b[i])
-			return &DifferentError{name, stored, given}
+	stored, given := options(h), options(other)
+	all := maps.Clone(stored)
+	maps.Copy(all, given) // those that are zero are not written
+	var x, y []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		x, y = append(x, strings.TrimSpace(name+" "+string(stored[name]))), append(y, strings.TrimSpace(name+" "+string(given[name])))
+	}
+	for _, one := range []struct{ name, stored, given string }{
+		{"the rules of version", fmt.Sprint(h.Version), fmt.Sprint(other.Version)},
+		{"the settings", h.Subject, other.Subject},
+		{"data of checksum", h.Data, other.Data},
+		{"the space", h.Space, other.Space},
+		{"the option", strings.Join(x, "\n"), strings.Join(y, "\n")},
+	} {
+		if one.stored != one.given {
+			stored, given := firstDifference(one.stored, one.given)
+			return &DifferentError{one.name, stored, given}
 		}
 	}
 	return nil
 }
 
-// firstDifference returns the lines, or fields of JSON, in which two texts differ first.
+// firstDifference returns the lines in which two texts differ first.
 func firstDifference(a, b string) (string, string) {
-	by := "\n"
-	if !strings.Contains(a+b, by) {
-		plain := strings.NewReplacer("{", "", "}", "", `"`, "")
-		a, b, by = plain.Replace(a), plain.Replace(b), ","
-	}
-	x, y := strings.Split(a, by), strings.Split(b, by)
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
 	for i := range min(len(x), len(y)) {
 		if x[i] != y[i] {
 			return x[i], y[i]
@@ -336,10 +347,12 @@ func (s *Study) next(ctx context.Context) (*Piece, error) {
 			return p, err
 		}
 	}
-	if slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }) || s.Options.Asynchronous && h.running() {
-		if s.Options.Asynchronous {
+	switch {
+	case s.Options.Asynchronous || !s.Options.promotes():
+		if slices.ContainsFunc(s.pieces, func(p *Piece) bool { return !p.Finished() }) { // and its worker may be lost
 			return nil, ErrWait
 		}
+	case slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }): // a trial may go on by their results
 		p.Trial, p.State = -1, Idle
 		return p, nil
 	}
@@ -459,7 +472,12 @@ func (t *Trial) Tell(ctx context.Context, measures map[string]float64, values ..
 // Fail keeps the reason why a trial has no result. The study goes on.
 func (t *Trial) Fail(ctx context.Context, reason error) error {
 	p := *t.Piece
-	p.State, p.Error = Failed, strings.ReplaceAll(reason.Error(), "\n", " ")
+	p.State, p.Error = Failed, strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) { // it is shown in terminals, in a line
+			return ' '
+		}
+		return r
+	}, reason.Error())
 	return t.finish(ctx, &p)
 }
 

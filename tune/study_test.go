@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -232,7 +234,7 @@ func TestDifferent(t *testing.T) {
 	}
 	for want, err := range map[string]error{
 		"the study was begun with data of checksum 1, not 2; continue it with that, or begin another one":                                open(other, "x: {low: 0, high: 1}"),
-		`the study was begun with the options seed:0, not seed:1; continue it with that, or begin another one`:                           open(seeded, "x: {low: 0, high: 1}"),
+		`the study was begun with the option seed 0, not seed 1; continue it with that, or begin another one`:                            open(seeded, "x: {low: 0, high: 1}"),
 		"the study was begun with the space x: {low: 0, high: 1}, not x: {low: 0, high: 2}; continue it with that, or begin another one": open(base, "x: {low: 0, high: 2}"),
 	} {
 		var d *DifferentError
@@ -337,5 +339,148 @@ func TestConstraint(t *testing.T) {
 	list, err := one.Trials(t.Context())
 	if best := one.Best(list); err != nil || len(best) != 1 || best[0].Number != 1 || !slices.Equal(list[0].Broken, []string{"time <= 5"}) {
 		t.Error(best, err)
+	}
+}
+
+// What a study keeps as its space must be read again, whatever names and choices are.
+func TestSpaceWithOddNamesIsReadAgain(t *testing.T) {
+	odd := []string{"", "null", "yes", "12", "-3", "1e3", "0x1F", "a b", "q: {", "<b>", "a\nb", "\x01", "é\u2028\u00a0", "'", `"\`, "#x", "- a", "---", "&a", "*a", "%", "😀", "\ufeff", "\U000e0001", "\x7f\u0085"}
+	s := &Space{}
+	for _, name := range odd {
+		if name != "" {
+			s.Params = append(s.Params, &Param{Name: name, Type: Choice, Choices: odd, Default: ""})
+		}
+	}
+	s.Params = append(s.Params, &Param{Name: "x", High: 1, When: "q: {", Equals: []string{"- a", ""}})
+	if err := s.Check(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseSpace("space.yaml", s.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range again.Params {
+		if p.Line != i+1 {
+			t.Errorf("parameter %d is of line %d", i, p.Line)
+		}
+		p.Line = 0
+	}
+	if !reflect.DeepEqual(s, again) {
+		t.Errorf("wrote\n%s, read\n%s", s, again)
+	}
+}
+
+// A study that is continued with more trials is one that had as many from the beginning, where no trial waits for others.
+func TestMoreTrialsLater(t *testing.T) {
+	space := &Space{Params: []*Param{{Name: "x", High: 1}, {Name: "y", High: 1}}}
+	f := func(ctx context.Context, tr *Trial) ([]float64, error) {
+		for at := 1; ; at++ {
+			x := math.Abs(tr.Float("x")-0.3) + tr.Float("y")/float64(at)
+			if stop, err := tr.Report(ctx, at, 0, x); err != nil || stop || at == 9 {
+				return []float64{x}, err
+			}
+		}
+	}
+	trials := func(pruner string, resumable bool, counts ...int) (list []string) {
+		store := NewMemory()
+		for _, n := range counts {
+			s, err := Open(t.Context(), store, &Header{Options: Options{Trials: n, Lag: 5, Pruner: pruner, Resource: 9, Resumable: resumable}}, space)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Run(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+			records, err := s.Trials(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = nil
+			for _, r := range records {
+				list = append(list, fmt.Sprint(r.Number, r.Values, r.State, r.Results, r.Origin))
+			}
+		}
+		return list
+	}
+	for _, pruner := range []string{"none", "median", "asha"} {
+		if a, b := trials(pruner, false, 30), trials(pruner, false, 3, 14, 30); !slices.Equal(a, b) {
+			t.Errorf("%s: at once\n%s\nbit by bit\n%s", pruner, strings.Join(a, "\n"), strings.Join(b, "\n"))
+		}
+	}
+	if list := trials("asha", true, 12, 30); len(list) != 30 {
+		t.Error(list)
+	}
+}
+
+func TestFailureIsOneLine(t *testing.T) {
+	s, err := New(&Space{Params: []*Param{{Name: "x", High: 1}}}, Options{Trials: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context(), func(context.Context, *Trial) ([]float64, error) { return nil, errors.New("a\n\x1b[31mb\u009b") }); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Trials(t.Context()); err != nil || list[0].Error != "a  [31mb " {
+		t.Errorf("%q, %v", list[0].Error, err)
+	}
+}
+
+// What a constraint is broken by is a number, whatever its sides are.
+func TestExcessIsANumber(t *testing.T) {
+	space, err := ParseSpace("space.yaml", "c: {choices: [a, b]}\nx: {low: 0, high: 1, when: c, is: [a]}\nconstraints: [\"latency <= 10 * x\", \"latency >= 1 / x\"]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(space, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	latency := map[string]float64{"latency": 6}
+	if got := s.excess(Values{"c": "b"}, latency); got != 0 {
+		t.Errorf("without x: %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.5}, nil); got != 0 {
+		t.Errorf("without a measure: %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.5}, latency); got != 0.2 {
+		t.Errorf("got %v", got)
+	}
+	if got := s.excess(Values{"c": "a", "x": 0.0}, latency); !math.IsInf(got, 1) {
+		t.Errorf("divided by 0: %v", got)
+	}
+}
+
+func TestSpacesThatMakeNoSense(t *testing.T) {
+	for text, want := range map[string]string{
+		"x: {low: 0, high: 1, step: inf}":          "step +Inf",
+		"x: {low: 0, high: 1, step: 1e-300}":       "step 1e-300: it is too small",
+		"x: {low: -1.7e308, high: 1.7e308}":        "too wide",
+		"x: {low: 0, high: 1, default: [0.5]}":     "default: expected one value",
+		"x: {low: 0, high: 1, default: {a: 0.5}}":  "default: expected one value",
+		"x: {low: 0, high: 1, default: \"\"}":      "expected a number",
+		"x: {low: 0, high: 1, when: [y], is: [1]}": "when: expected the name",
+		"x: {low: 0, high: 1, colour: red}":        `unknown field "colour"; it may have low`,
+	} {
+		_, err := ParseSpace("space.yaml", text)
+		if err == nil || !strings.HasPrefix(err.Error(), "space.yaml:1: x: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, expected %q", text, err, want)
+		}
+	}
+}
+
+// A default is one of the values of a grid, to the bit, so that it is not tried twice.
+func TestGridHasTheDefault(t *testing.T) {
+	p := &Param{Name: "x", Low: 0.05, High: 0.45, Step: 0.1}
+	for i := range p.Count() {
+		if u := (float64(i) + 0.5) / float64(p.Count()); p.nth(i) != p.At(u) {
+			t.Errorf("value %d: %v, by its share %v", i, p.nth(i), p.At(u))
+		}
+	}
+	if got := p.nth(1); got != 0.15 {
+		t.Errorf("got %v", got)
+	}
+	big := &Param{Name: "n", Type: Int, Low: 0, High: 1 << 53}
+	if got := big.nth(1<<52 + 1); got != 1<<52+1 {
+		t.Errorf("got %v", got)
 	}
 }

@@ -36,7 +36,7 @@ const (
 type rateFlags struct {
 	From  float64 `json:"from_lr" range:"(0..10]" group:"Test" help:"learning rate of the first step"`
 	To    float64 `json:"to_lr" range:"(0..10]" group:"Test" help:"learning rate of the last step, above the first"`
-	Steps int     `json:"steps" range:"20..1e6" group:"Test" help:"optimizer steps from the first rate to the last"`
+	Steps int     `json:"steps" range:"20..1e6" group:"Test" help:"most optimizer steps, over which the rate rises from the first to the last"`
 	Out   string  `json:"out" value:"dir" group:"Test" help:"directory for a page (lr.html) and the result (lr.json)"`
 }
 

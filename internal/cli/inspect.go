@@ -228,8 +228,13 @@ func printPairs(w io.Writer, title string, ptr any) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s\n", title)
-	for _, p := range settingPairs(ptr) {
-		fmt.Fprintf(w, "  %-14s %s\n", p.Name, p.Value)
+	pairs := settingPairs(ptr)
+	width := 14
+	for _, p := range pairs {
+		width = max(width, len(p.Name))
+	}
+	for _, p := range pairs {
+		fmt.Fprintf(w, "  %-*s %s\n", width, p.Name, p.Value)
 	}
 }
 

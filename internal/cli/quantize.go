@@ -290,6 +290,7 @@ func (a *app) saveQuantized(dir *model.Dir, m *task.Trained, r *quantize.Report,
 		return err
 	}
 	page := &report.Page{Title: "Quantized model", Subtitle: dir.Path, Version: carousel.Version()}
-	addResult(page, r.Summary(), nil, nil)
+	s := r.Summary()
+	addResult(page, s, nil, slices.Concat([]string{"Scored: " + s.Scored}, s.Notes))
 	return model.WriteFileAtomic(filepath.Join(out, quantize.PageFile), page.WriteHTML)
 }

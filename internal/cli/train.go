@@ -25,6 +25,7 @@ import (
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/tune/store"
 )
 
 func (a *app) trainCommand() *cobra.Command {
@@ -365,13 +366,17 @@ func (a *app) cutShort(run *trainRun) error {
 	return &interrupted{"interrupted; to continue: " + a.resumeCommand()}
 }
 
-// resumeCommand is this command with --resume.
+// resumeCommand is this command with --resume, without the password of a study's address.
 func (a *app) resumeCommand() string {
 	words := []string{"carousel"}
 	resumes := false
 	for _, arg := range a.args {
 		resumes = resumes || arg == "--resume"
-		words = append(words, shellQuote(arg))
+		flag, address, both := strings.Cut(arg, "=")
+		if strings.HasPrefix(flag, "--") && both {
+			arg = flag + "=" + store.Public(address)
+		}
+		words = append(words, shellQuote(store.Public(arg)))
 	}
 	if !resumes {
 		words = append(words, "--resume")

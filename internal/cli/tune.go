@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
@@ -280,6 +281,9 @@ type tuneResult struct {
 	Model  *trainResult `json:"model,omitempty"`  // the training of the winner
 }
 
+// public is the address as it is shown.
+func (s *search) public() string { return store.Public(s.address()) }
+
 // address is where the study is kept.
 func (s *search) address() string {
 	switch {
@@ -303,7 +307,7 @@ func (s *search) check(ctx context.Context) error {
 			return err
 		}
 		if begun {
-			return wrongFlag("study", "%s holds a study already; --resume goes on with it, --study FILE begins another one", address)
+			return wrongFlag("study", "%s holds a study already; --resume goes on with it, --study FILE begins another one", s.public())
 		}
 	}
 	switch {
@@ -361,8 +365,9 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tune.New(space, header.Options); err != nil { // options that do not go together
-		return misusef("%v", err)
+	header.Software = "carousel " + carousel.Version()
+	if err := tryOut(ctx, space, header.Options); err != nil {
+		return err
 	}
 	if why != "" {
 		a.remark("this study cannot be repeated, only read: " + why)
@@ -380,7 +385,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 	study, err := tune.Open(ctx, kept, header, space)
 	var differs *tune.DifferentError
 	if errors.As(err, &differs) {
-		return misusef("%s: %v", s.address(), err)
+		return misusef("%s: %v", s.public(), err)
 	}
 	if err != nil {
 		return err
@@ -388,7 +393,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err := keepWhy(ctx, kept, why); err != nil {
 		return err
 	}
-	opened := &openedStudy{Study: study, store: kept, header: header, address: s.address()}
+	opened := &openedStudy{Study: study, store: kept, header: header, address: s.public()}
 	if err := opened.read(ctx); err != nil {
 		return err
 	}
@@ -396,9 +401,9 @@ func (a *app) search(ctx context.Context, s *search) error {
 		return err
 	}
 	if len(opened.list) > 0 {
-		a.note("%s: %s so far", s.address(), countStates(countOf(opened.list)))
+		a.note("%s: %s so far", s.public(), countStates(countOf(opened.list)))
 	} else {
-		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.address())
+		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.public())
 	}
 	isNew := len(opened.list) == 0
 	result, err := a.doSearch(ctx, s, opened, subject)
@@ -406,7 +411,7 @@ func (a *app) search(ctx context.Context, s *search) error {
 		return a.searchStopped(opened)
 	}
 	if err != nil {
-		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !isServer(s.address()) {
+		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !opened.begun() && !isServer(s.address()) {
 			kept.Close()
 			for _, suffix := range []string{"", "-wal", "-shm"} { // so that the corrected command can begin it
 				os.Remove(s.address() + suffix)
@@ -416,6 +421,27 @@ func (a *app) search(ctx context.Context, s *search) error {
 	}
 	name := "tune." + s.what
 	return a.emit(name, result, func(w io.Writer) { opened.printResult(w, result) })
+}
+
+// tryOut says what is wrong with options that do not go together, and with a space of which nothing can be tried, before
+// a study of them is begun.
+func tryOut(ctx context.Context, space *tune.Space, o tune.Options) error {
+	study, err := tune.New(space, o)
+	if err == nil {
+		_, err = study.Ask(ctx)
+	}
+	if errors.Is(err, tune.ErrDone) {
+		return misusef("no combination of the grid keeps the constraints; widen the ranges or the bounds")
+	}
+	if err != nil {
+		return misusef("%v", err)
+	}
+	return nil
+}
+
+// begun reports whether there is something in the study that is worth keeping: a trial that has come anywhere.
+func (s *openedStudy) begun() bool {
+	return slices.ContainsFunc(s.list, func(r *tune.Record) bool { return r.State != tune.Running || len(r.Curve) > 0 })
 }
 
 // enqueueFrom lets a study begin with the best trials of an older one.
@@ -431,6 +457,7 @@ func (a *app) enqueueFrom(ctx context.Context, address string, study *openedStud
 		return err
 	}
 	defer older.store.Close()
+	address = older.address
 	n, err := trials.From(ctx, older.Study, study.Study, mostFrom)
 	if err != nil {
 		return err
@@ -489,7 +516,7 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 		}
 	}
 	result.Recipe = filepath.Join(s.out, recipeName)
-	head := fmt.Sprintf("# Trial %d of %s: %s\n# %s\n", winner.Number, s.address(), study.resultLine(winner), study.verdict.Text)
+	head := fmt.Sprintf("# Trial %d of %s: %s\n# %s\n", winner.Number, s.public(), study.resultLine(winner), study.verdict.Text)
 	if err := model.WriteFileAtomic(result.Recipe, func(w io.Writer) error { _, err := io.WriteString(w, head+text); return err }); err != nil {
 		return nil, err
 	}

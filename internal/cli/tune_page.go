@@ -195,7 +195,7 @@ func (s *openedStudy) histories() *report.Figure {
 		figures = append(figures, &report.Figure{Plot: lines})
 	}
 	if len(figures) == 1 {
-		figures[0].Caption = "Each trial by its number. Trials that were pruned stand at the value that they had then."
+		figures[0].Caption = "Each trial by its number. Those that were pruned or paused stand at the value that they had then."
 		return figures[0]
 	}
 	for i, f := range figures {
@@ -235,7 +235,7 @@ func (s *openedStudy) curves() *report.Figure {
 	if len(lines.Series) == 0 {
 		return nil
 	}
-	return &report.Figure{Plot: lines, Caption: fmt.Sprintf("%s while the trials are trained.", s.Options.Objectives[0].Name)}
+	return &report.Figure{Plot: lines, Caption: "Each line is a trial while it is trained."}
 }
 
 // paramAxis is the axis of a parameter, and where a trial is on it; NaN if the parameter is not used there.
@@ -314,7 +314,7 @@ func (s *openedStudy) slices(order []*tune.Param) *report.Figure {
 		f.Plot = lines
 		grid.Figures = append(grid.Figures, f)
 	}
-	return &report.Figure{Plot: grid, Caption: fmt.Sprintf("%s of each trial, by each of its parameters.", s.Options.Objectives[0].Name)}
+	return &report.Figure{Plot: grid, Caption: "Each dot is a trial. One that does not use a parameter is absent there."}
 }
 
 // fronts draws each pair of objectives, with the trials of the front joined.

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/carousel-ml/carousel/internal/yaml"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tune"
 	"github.com/carousel-ml/carousel/tune/store"
@@ -23,7 +25,7 @@ type openedStudy struct {
 	*tune.Study
 	store   tune.Store
 	header  *tune.Header
-	address string
+	address string // as it is shown
 	list    []*tune.Record
 	verdict *trials.Verdict // nil: the best trials have not been repeated
 }
@@ -39,13 +41,13 @@ func (a *app) openStudy(ctx context.Context, address string) (*openedStudy, erro
 	}
 	study, header, err := tune.Load(ctx, kept)
 	if err == nil && study == nil {
-		err = wrongFlag("study", "--study %s has no study yet; carousel tune begins one", address)
+		err = wrongFlag("study", "--study %s has no study yet; carousel tune begins one", store.Public(address))
 	}
 	if err != nil {
 		kept.Close()
 		return nil, err
 	}
-	s := &openedStudy{Study: study, store: kept, header: header, address: address}
+	s := &openedStudy{Study: study, store: kept, header: header, address: store.Public(address)}
 	return s, s.read(ctx)
 }
 
@@ -66,6 +68,9 @@ func (s *openedStudy) read(ctx context.Context) (err error) {
 	repeated, err := s.store.Names(ctx, "repeat/")
 	if err == nil && len(repeated) > 0 {
 		s.verdict, err = trials.Judge(ctx, s.Study)
+		if none := trials.NoWinnerError(""); errors.As(err, &none) {
+			err = nil // there is no verdict
+		}
 	}
 	return err
 }
@@ -285,7 +290,12 @@ func (a *app) tuneShowCommand() *cobra.Command {
 				return err
 			}
 		}
-		return a.emit("tune.show", sum, func(w io.Writer) { s.print(w, sum, s.list) })
+		return a.emit("tune.show", sum, func(w io.Writer) {
+			s.print(w, sum, s.list)
+			if *page != "" {
+				fmt.Fprintf(w, "\nThe page is %s.\n", *page)
+			}
+		})
 	}
 	return c
 }
@@ -417,12 +427,19 @@ trial that no other one is better than in all of them.`,
 	return c
 }
 
-// recipe writes the values of a trial as a recipe.
+// recipe writes the values of a trial as a recipe, below what all trials of a task have in common.
 func (s *openedStudy) recipe(r *tune.Record) string {
 	var b strings.Builder
+	if what, settings, _ := strings.Cut(s.header.Subject, "\n"); what != "command" {
+		for line := range strings.Lines(settings) {
+			if name, _, _ := strings.Cut(line, ":"); r.Values[name] == nil {
+				b.WriteString(line)
+			}
+		}
+	}
 	for _, p := range s.Space.Params {
 		if v, has := r.Values[p.Name]; has {
-			fmt.Fprintf(&b, "%s: %s\n", p.Name, p.Text(v))
+			fmt.Fprintf(&b, "%s: %s\n", yaml.Quote(p.Name), yaml.Quote(p.Text(v)))
 		}
 	}
 	return b.String()

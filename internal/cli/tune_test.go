@@ -197,3 +197,38 @@ func TestTwoFlags(t *testing.T) {
 		}
 	}
 }
+
+func TestResumeCommandHasNoPassword(t *testing.T) {
+	for _, args := range [][]string{{"tune", "--study", "postgres://tuner:secret@db/s"}, {"tune", "--study=postgres://tuner:secret@db/s", "--set", "a=b=c"}} {
+		a := &app{args: args}
+		if got := a.resumeCommand(); strings.Contains(got, "secret") || !strings.Contains(got, "postgres://tuner@db/s") {
+			t.Errorf("%q: got %s", args, got)
+		}
+	}
+}
+
+func TestTryOut(t *testing.T) {
+	for sampler, want := range map[string]string{"tpe": "none keeps its constraints", "cmaes": "none keeps its constraints", "grid": "no combination of the grid keeps the constraints"} {
+		space, err := tune.ParseSpace("space.yaml", "n: {low: 1, high: 9, type: int, default: 3}\nconstraints: [\"n <= 0\"]")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wrong *misuse
+		if err := tryOut(t.Context(), space, tune.Options{Sampler: sampler}); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", sampler, err)
+		}
+	}
+}
+
+// A recipe of a study has the settings of all its trials, and is quoted where YAML needs it.
+func TestRecipeOfStudy(t *testing.T) {
+	s := &openedStudy{Study: &tune.Study{Space: &tune.Space{Params: []*tune.Param{{Name: "lr"}, {Name: "pool", Type: tune.Choice}}}}, header: &tune.Header{Subject: "classify\nepochs: 3\nlr: 0.1\ntext: \"a b\"\n"}}
+	r := &tune.Record{Values: tune.Values{"lr": 0.5, "pool": "- max"}}
+	if got, want := s.recipe(r), "epochs: 3\ntext: \"a b\"\nlr: 0.5\npool: \"- max\"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	s.header.Subject = "command\nrun: {lr}"
+	if got, want := s.recipe(r), "lr: 0.5\npool: \"- max\"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

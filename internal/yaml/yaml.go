@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -142,6 +144,16 @@ func Mapping(path, text string) ([]*ast.MappingValueNode, error) {
 func IsScalar(n ast.Node) bool {
 	_, scalar := n.(ast.ScalarNode)
 	return scalar && n.Type() != ast.NullType
+}
+
+var plainWord = regexp.MustCompile(`^-?[A-Za-z_0-9][A-Za-z_0-9.+-]*$`)
+
+// Quote writes a text as a scalar or key that Text reads, in quotes where YAML needs them.
+func Quote(text string) string {
+	if plainWord.MatchString(text) && !strings.EqualFold(text, "null") {
+		return text
+	}
+	return strconv.Quote(text)
 }
 
 // Text is a scalar as it stands in the file, without its quotes.

@@ -205,3 +205,19 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+func TestPublicHasNoPassword(t *testing.T) {
+	for address, want := range map[string]string{
+		"study.db":              "study.db",
+		"a:b@c.db":              "a:b@c.db",
+		"postgres://db/studies": "postgres://db/studies",
+		"postgres://tuner:se@cret@db:1,e:2/s?a=b":             "postgres://tuner@db:1,e:2/s?a=b",
+		"postgres://tuner@db/s?password=secret":               "postgres://tuner@db/s",
+		"postgresql://db/s?pass%77ord=secret&b=c":             "postgresql://db/s?b=c",
+		"postgres://t:secret@/s?host=/run&sslpassword=secret": "postgres://t@/s?host=/run",
+	} {
+		if got := Public(address); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,6 +121,31 @@ func Open(ctx context.Context, address string, create bool) (tune.Store, error) 
 		return nil, err
 	}
 	return &store{db}, nil
+}
+
+// Public returns an address as it may be shown: without a password, which the server's clients can also take from
+// PGPASSWORD or a file.
+func Public(address string) string {
+	if !isPostgres(address) {
+		return address
+	}
+	scheme, rest, _ := strings.Cut(address, "://")
+	host, query, _ := strings.Cut(rest, "?")
+	if at := strings.LastIndexByte(host, '@'); at >= 0 {
+		user, _, _ := strings.Cut(host[:at], ":")
+		host = user + host[at:]
+	}
+	settings := slices.DeleteFunc(strings.Split(query, "&"), func(one string) bool {
+		name, _, _ := strings.Cut(one, "=")
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name = plain
+		}
+		return strings.Contains(name, "password")
+	})
+	if query = strings.Join(settings, "&"); query != "" {
+		query = "?" + query
+	}
+	return scheme + "://" + host + query
 }
 
 type store struct{ db database }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -39,6 +40,9 @@ type Command struct {
 	seed       uint64
 	units      int
 }
+
+// grace is how long a program that is to end has for it.
+var grace = 10 * time.Second
 
 // NewCommand parses a command line: words are separated by blanks and may be quoted as in a shell, and nothing else is
 // expanded. objectives are free names, "-" before one says that more is better; none is "value". units is how far a
@@ -129,7 +133,7 @@ func (c *Command) Check(s *tune.Space) error {
 	for _, arg := range c.args {
 		for _, hit := range placeholder.FindAllString(arg, -1) {
 			if name := strings.Trim(hit, "{}"); hit != "{{" && !slices.Contains(names, name) {
-				return &data.InputError{Problem: fmt.Sprintf("command: %s is no parameter of the space%s", hit, settings.DidYouMean(name, names, "", "; there are ")), Fix: "name one of them, or write {{ for a brace"}
+				return &data.InputError{Problem: fmt.Sprintf("command: %s is no parameter of the space%s", hit, settings.DidYouMean(name, names, "", "there are ")), Fix: "name one of them, or write {{ for a brace"}
 			}
 		}
 	}
@@ -172,7 +176,7 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 			p.Env = append(p.Env, name+"="+strconv.Itoa(par.Workers()))
 		}
 	}
-	p.WaitDelay = 10 * time.Second
+	p.WaitDelay = grace
 	inOwnGroup(p)
 	faults := &lastLine{}
 	p.Stderr = faults
@@ -183,6 +187,12 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 	}
 	exit := p.Wait()
 	told.take() // a last line without an end
+	if ctx.Err() != nil {
+		killGroup(p) // what it has started and left behind
+	}
+	if errors.Is(exit, exec.ErrWaitDelay) {
+		exit = nil // it ended well; what it has started still holds its output
+	}
 	switch {
 	case told.err != nil:
 		return nil, told.err
@@ -195,6 +205,15 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 		return nil, fmt.Errorf("the command ended with %w", exit)
 	case told.values == nil:
 		return nil, fmt.Errorf("the command printed no line with a number for each of its objectives, %d", len(c.objectives))
+	}
+	for _, one := range r.Space.Constraints {
+		name := one.Measured()
+		if i := slices.IndexFunc(c.objectives, func(o tune.Objective) bool { return o.Name == name }); i >= 0 {
+			told.measures[name] = told.values[i]
+		}
+		if _, has := told.measures[name]; name != "" && !has && !told.stopped {
+			return nil, fmt.Errorf("the constraint %q is on %s, which is no parameter, and the command printed no line such as %s=1", one.Text, name, name)
+		}
 	}
 	return &Score{Values: told.values, Measures: told.measures}, nil
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,4 +189,51 @@ func TestStudyOfCommand(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 	t.Log(states, v.Text)
+}
+
+// A measure that a constraint is on must be told; that of an objective is known.
+func TestConstraintsOfCommand(t *testing.T) {
+	_, err := once(t, program(t, "several {x}", "-a", "b"), line+"\nconstraints: [\"sped <= 3\"]", &Run{})
+	if err == nil || !strings.Contains(err.Error(), `"sped <= 3" is on sped, which is no parameter`) {
+		t.Error(err)
+	}
+	s, err := once(t, program(t, "several {x}", "-a", "b"), line+"\nconstraints: [\"speed <= 3\", \"b >= 0.6\"]", &Run{})
+	if err != nil || s.Measures["speed"] != 7 || s.Measures["b"] != 0.5 {
+		t.Error(s, err)
+	}
+}
+
+// Nothing of a program stays behind, and what it has left at work does not spoil its result.
+func TestCommandWithOffspring(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("sh")
+	}
+	defer func(d time.Duration) { grace = d }(grace)
+	grace = 100 * time.Millisecond
+	c, err := NewCommand(`sh -c "sleep 2 & echo 4"`, nil, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := once(t, c, line, &Run{})
+	if err != nil || s.Values[0] != 4 {
+		t.Error(s, err)
+	}
+	c, err = NewCommand(`sh -c "sh -c 'trap : TERM; echo pid=$$; echo at=1 value=1; while :; do sleep 0.05; done'; :"`, nil, 1, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err = once(t, c, line, &Run{Report: func(int, int, []float64) (bool, error) { return true, nil }})
+	if err != nil || s.Measures["pid"] < 1 {
+		t.Fatal(s, err)
+	}
+	child, err := os.FindProcess(int(s.Measures["pid"]))
+	for try := 0; err == nil && child.Signal(syscall.Signal(0)) == nil; try++ {
+		if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Pid)); strings.Contains(string(stat), ") Z ") {
+			break // dead, and not yet fetched by whoever inherits it
+		}
+		if try == 500 {
+			t.Fatal("it is still there")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }

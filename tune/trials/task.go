@@ -107,6 +107,9 @@ func NewTask(ctx context.Context, k *task.Kind, files any, base task.Config, obj
 		}
 		t.objectives = append(t.objectives, o)
 	}
+	if first := t.objectives[0].Name; first == Latency || first == Size {
+		return nil, &data.InputError{Problem: fmt.Sprintf("the first objective is %s, for which the least network is the best", first), Fix: fmt.Sprintf("name a metric before it, such as %s,%s", strings.TrimPrefix(t.plan.Metric, "-"), first)}
+	}
 	return t, nil
 }
 

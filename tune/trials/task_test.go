@@ -297,6 +297,9 @@ func TestFailures(t *testing.T) {
 	if _, err := NewTask(t.Context(), k, files, cfg, []string{"accuracy", ""}); err == nil {
 		t.Error("an objective was taken twice")
 	}
+	if _, err := NewTask(t.Context(), k, files, cfg, []string{"latency", "accuracy"}); err == nil || err.Error() != "the first objective is latency, for which the least network is the best; name a metric before it, such as accuracy,latency" {
+		t.Error(err)
+	}
 	wrong, err := NewTask(t.Context(), k, files, cfg, []string{"f2"})
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,6 @@ import (
 	"gonum.org/v1/gonum/stat"
 	"gonum.org/v1/gonum/stat/distuv"
 
-	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/tune"
 )
@@ -63,6 +62,7 @@ type repeated struct {
 	Until  time.Time `json:"until,omitzero"` // when another worker may take it
 	Done   bool      `json:"done,omitempty"`
 	Values []float64 `json:"values,omitempty"`
+	Broken []string  `json:"broken,omitempty"` // measured constraints that it does not keep
 	Error  string    `json:"error,omitempty"`
 }
 
@@ -265,6 +265,11 @@ func (c *crew) repeat(ctx context.Context, r *repeat) error {
 		result.Error = "its result is not a finite number"
 	default:
 		result.Values = score.Values
+		for _, one := range c.study.Space.Constraints {
+			if one.Measured() != "" && one.Excess(r.trial.Values, score.Measures) > 0 {
+				result.Broken = append(result.Broken, one.Text)
+			}
+		}
 	}
 	err = r.set(always, result)
 	if err == nil {
@@ -298,10 +303,16 @@ type Finalist struct {
 	Mean   float64     `json:"mean"`             // of Values; without any, First
 	SD     float64     `json:"sd"`               // standard deviation of Values; 0 of less than two
 	Failed int         `json:"failed,omitempty"` // runs with further seeds that had no result
+	Broken []string    `json:"broken,omitempty"` // measured constraints that at least one run did not keep, so that it does not win
 }
 
-// Judge returns the verdict on a study as far as its best trials have been repeated. Without a complete trial it is
-// a *data.InputError.
+// A NoWinnerError says why a study has no winner.
+type NoWinnerError string
+
+func (e NoWinnerError) Error() string { return string(e) }
+
+// Judge returns the verdict on a study as far as its best trials have been repeated. Where no trial has a result that keeps
+// the constraints it is a NoWinnerError.
 func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 	list, err := study.Trials(ctx)
 	if err != nil {
@@ -309,7 +320,7 @@ func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 	}
 	best, defaults := finalists(study, list)
 	if len(best) == 0 {
-		return nil, &data.InputError{Problem: fmt.Sprintf("of %s none has a result that keeps the constraints", report.Plural(len(list), "trial")), Fix: "look at why they failed, or widen the space"}
+		return nil, NoWinnerError(fmt.Sprintf("of %s none has a result that keeps the constraints; look at why they failed, or widen the space", report.Plural(len(list), "trial")))
 	}
 	if defaults >= 0 && !slices.Contains(best, defaults) {
 		best = append(best, defaults)
@@ -335,6 +346,11 @@ func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 			case r.Done:
 				f.Values = append(f.Values, r.Values[0])
 			}
+			for _, text := range r.Broken {
+				if !slices.Contains(f.Broken, text) {
+					f.Broken = append(f.Broken, text)
+				}
+			}
 		}
 		if f.Mean = f.First; len(f.Values) > 0 {
 			f.Mean = stat.Mean(f.Values, nil)
@@ -344,14 +360,27 @@ func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 		}
 		v.Finalists = append(v.Finalists, f)
 	}
-	slices.SortStableFunc(v.Finalists, func(a, b Finalist) int {
-		order := cmp.Compare(a.Mean, b.Mean)
+	order := func(a, b Finalist) int {
 		if o.Maximize {
-			order = -order
+			a, b = b, a
 		}
+		return cmp.Compare(a.Mean, b.Mean)
+	}
+	slices.SortStableFunc(v.Finalists, func(a, b Finalist) int {
 		// What was repeated is known better, and the defaults need no change.
-		return cmp.Or(cmp.Compare(len(b.Values), len(a.Values)), order, compareBool(b.Trial == defaults, a.Trial == defaults))
+		return cmp.Or(compareBool(len(a.Broken) > 0, len(b.Broken) > 0), cmp.Compare(len(b.Values), len(a.Values)), order(a, b), compareBool(b.Trial == defaults, a.Trial == defaults))
 	})
+	if first := v.Finalists[0]; len(first.Broken) > 0 {
+		return nil, NoWinnerError(fmt.Sprintf("none of the best trials keeps all constraints when it is trained to the end; trial %d breaks %s; loosen the bound or narrow the space", first.Trial, first.Broken[0]))
+	}
+	if at := slices.IndexFunc(v.Finalists, func(f Finalist) bool { return f.Trial == defaults }); at > 0 {
+		switch d := v.Finalists[at]; {
+		case len(d.Broken) > 0:
+			v.Defaults = -1 // they could not be used
+		case order(v.Finalists[0], d) >= 0: // which has more runs with a result, but is no better
+			v.Finalists = slices.Insert(slices.Delete(v.Finalists, at, at+1), 0, d)
+		}
+	}
 	v.Winner = v.Finalists[0].Trial
 	v.compare()
 	return v, nil
@@ -418,10 +447,14 @@ func welch(a, b Finalist) float64 {
 }
 
 // From enqueues the best complete trials of an older study, at most most of them, the best first, of whose parameters the ones that
-// this study's space has are in its ranges, and returns how many. Other parameters have their defaults. They are tried anew: results of
+// this study's space has are in its ranges, and returns how many. Those in its queue stay there once. Other parameters have their defaults. They are tried anew: results of
 // other data, settings or versions are no observations of this study.
 func From(ctx context.Context, older, study *tune.Study, most int) (n int, err error) {
 	list, err := older.Trials(ctx)
+	if err != nil {
+		return 0, err
+	}
+	queue, err := study.Store().Queue(ctx) // of a process that was lost while it did this
 	if err != nil {
 		return 0, err
 	}
@@ -440,8 +473,10 @@ func From(ctx context.Context, older, study *tune.Study, most int) (n int, err e
 		if n == most {
 			break
 		}
-		if err := study.Enqueue(ctx, v); err != nil {
-			return n, err
+		if !slices.ContainsFunc(queue, func(s tune.Values) bool { return same(study.Space, s, v) }) {
+			if err := study.Enqueue(ctx, v); err != nil {
+				return n, err
+			}
 		}
 		seen, n = append(seen, v), n+1
 	}

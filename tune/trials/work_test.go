@@ -312,6 +312,9 @@ func TestFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := study(t, m, space(t, "x: {low: 0, high: 1, default: 0.5}\nz: {low: 0, high: 1, default: 0.25}"), tune.NewMemory(), tune.Options{Trials: 8, Sampler: "random"})
+	if n, err := From(t.Context(), older, s, 3); n != 3 || err != nil { // by a process that was lost then
+		t.Fatal(n, err)
+	}
 	if n, err := From(t.Context(), older, s, 5); n != 5 || err != nil {
 		t.Fatal(n, err)
 	}
@@ -324,6 +327,9 @@ func TestFrom(t *testing.T) {
 			t.Error(text)
 			break
 		}
+	}
+	if list[5].Origin == "enqueued" {
+		t.Error("some were queued twice")
 	}
 }
 
@@ -410,4 +416,61 @@ func TestKilled(t *testing.T) {
 		t.Errorf("after %d kills:\n%s\ninstead of\n%s", kills.Load(), got, want)
 	}
 	t.Log(kills.Load(), "kills")
+}
+
+// sized tells its size only where it is trained to the end, which in these tests are the repeats.
+type sized struct {
+	*made
+	fails float64 // x of which one repeat fails
+}
+
+func (s sized) Try(ctx context.Context, r *Run) (*Score, error) {
+	if r.Seed == 2 && r.Values["x"] == s.fails {
+		return nil, errors.New("diverged")
+	}
+	score, err := s.made.Try(ctx, r)
+	if err == nil && r.Seed > 0 {
+		score.Measures = map[string]float64{"size": r.Values["x"].(float64)}
+	}
+	return score, err
+}
+
+// A trial that breaks a constraint when it is trained to the end does not win, and one that has fewer results with other
+// seeds is not beaten by a worse one.
+func TestWinner(t *testing.T) {
+	for bound, want := range map[string]struct {
+		x        float64
+		defaults int
+	}{"0": {0, 0}, "0.15": {0.2, 0}, "0.4": {0.5, 0}, "0.6": {-1, 0}} {
+		s := sized{&made{}, -1}
+		st := study(t, s, space(t, "x: {low: 0, high: 1, step: 0.1, default: 0.5}\nconstraints: [\"size >= "+bound+"\"]"), tune.NewMemory(), tune.Options{Trials: 11, Sampler: "grid"})
+		if err := Work(t.Context(), st, s, &Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := Repeat(t.Context(), st, s, &Options{}); err != nil {
+			t.Fatal(err)
+		}
+		v, err := Judge(t.Context(), st)
+		if none := NoWinnerError(""); want.x < 0 {
+			if !errors.As(err, &none) || !strings.Contains(err.Error(), "breaks size >= 0.6") {
+				t.Error(bound, v, err)
+			}
+			continue
+		}
+		if err != nil || v.Finalists[0].Params["x"] != want.x || v.Defaults != want.defaults {
+			t.Errorf("%s: %+v, %v", bound, v, err)
+		}
+	}
+	// The defaults have two results, the others three.
+	s := sized{&made{}, 0.2}
+	st := study(t, s, space(t, "x: {low: 0.2, high: 1, step: 0.1, default: 0.2}"), tune.NewMemory(), tune.Options{Trials: 9, Sampler: "grid"})
+	if err := Work(t.Context(), st, s, &Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Repeat(t.Context(), st, s, &Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := Judge(t.Context(), st); err != nil || v.Winner != 0 || v.Beats || !strings.HasPrefix(v.Text, "no trial beats the defaults") {
+		t.Errorf("%+v, %v", v, err)
+	}
 }
