@@ -23,6 +23,9 @@ const (
 	scattered = 800 // candidates from anywhere
 	nearBest  = 200 // candidates around the best trials
 	climbs    = 6   // of the latter, from which the acquisition is maximized
+	// What an improvement must exceed, in deviations of the values: without it the search stays in the first good
+	// place for ever smaller gains.
+	worthwhile = 0.003
 )
 
 func (bayes) sample(k *knowledge) Values {
@@ -131,7 +134,7 @@ func modelOf(k *knowledge) *model {
 	m.fit(values)
 	m.condition(values)
 	means, _ := m.all(m.x)
-	m.incumbent = slices.Min(means)
+	m.incumbent = slices.Min(means) - worthwhile
 	var running [][]float64
 	for _, o := range k.trials {
 		if o.losses == nil {
