@@ -32,7 +32,7 @@ type Options struct {
 	Trials     int         `json:"trials"`               // that are begun; 0: no limit
 	Objectives []Objective `json:"objectives,omitempty"` // none means one, which is minimized
 
-	Sampler string `json:"sampler"` // see SamplerNames; "": tpe, of several objectives nsga2
+	Sampler string `json:"sampler"` // see SamplerNames; "": tpe, of several objectives gp
 	Startup int    `json:"startup"` // trials at random before the sampler has something to go by; 0 means 10
 	// Lag is the number of pieces of work that a decision does not look back on, so that they can be at
 	// work at once: up to Lag+1 workers never wait for each other. The more, the older is what trials follow from.
@@ -140,7 +140,7 @@ func (o *Options) fill() error {
 	o.Pruner = cmp.Or(o.Pruner, "none")
 	if o.Sampler == "" {
 		if o.Sampler = "tpe"; len(o.Objectives) > 1 {
-			o.Sampler = "nsga2"
+			o.Sampler = "gp"
 		}
 	}
 	switch {

@@ -39,7 +39,7 @@ type searchOptions struct {
 	Space        string        `json:"space" value:"file" group:"Search" help:"YAML file of the parameters with their ranges (empty: the task's own)"`
 	Study        string        `json:"study" value:"file" group:"Search" help:"file that keeps the study, or address of a PostgreSQL database, postgres://... (empty: study.db in --out, or TASK-study.db)"`
 	Objective    []string      `json:"objective" group:"Search" help:"what trials are compared by: a metric of the validation part; beside it may stand latency, in ms, and size, in bytes (empty: the metric by which training chooses its weights)"`
-	Sampler      string        `json:"sampler" oneof:"(tpe, of several objectives nsga2),@samplers" group:"Search" help:"how parameters are proposed"`
+	Sampler      string        `json:"sampler" oneof:"(tpe, of several objectives gp),@samplers" group:"Search" help:"how parameters are proposed"`
 	Startup      int           `json:"startup" range:"1..1e6" group:"Search" help:"trials around the defaults before the sampler goes by results"`
 	Pruner       string        `json:"pruner" oneof:"(asha, where training can be watched and there is one objective),@pruners" group:"Search" help:"how trials that fall behind are ended early"`
 	Least        int           `json:"least" range:"0..1e6" group:"Search" help:"epochs that each trial is trained before it may be ended early (0: a ninth of all)"`
@@ -441,7 +441,9 @@ func tryOut(ctx context.Context, space *tune.Space, o tune.Options) error {
 
 // begun reports whether there is something in the study that is worth keeping: a trial that has come anywhere.
 func (s *openedStudy) begun() bool {
-	return slices.ContainsFunc(s.list, func(r *tune.Record) bool { return r.State != tune.Running || len(r.Curve) > 0 })
+	return slices.ContainsFunc(s.list, func(r *tune.Record) bool {
+		return r.State != tune.Running && r.State != tune.Paused || len(r.Curve) > 0
+	})
 }
 
 // enqueueFrom lets a study begin with the best trials of an older one.
