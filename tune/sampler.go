@@ -78,19 +78,15 @@ func SamplerNames() []string {
 	return list
 }
 
-func samplerOf(o *Options) (string, error) {
-	name := o.Sampler
-	if name == "" {
-		name = "tpe"
-	}
-	s, has := samplers[name]
+func (o *Options) checkSampler() error {
+	s, has := samplers[o.Sampler]
 	if !has {
-		return "", fmt.Errorf("sampler %q: expected one of %s", name, strings.Join(SamplerNames(), ", "))
+		return fmt.Errorf("sampler %q: expected one of %s", o.Sampler, strings.Join(SamplerNames(), ", "))
 	}
 	if len(o.Objectives) > 1 && !s.several {
-		return "", fmt.Errorf("sampler %s is for one objective, and the study has %d", name, len(o.Objectives))
+		return fmt.Errorf("sampler %s is for one objective, and the study has %d", o.Sampler, len(o.Objectives))
 	}
-	return name, nil
+	return nil
 }
 
 // uniform draws every value with the same probability.

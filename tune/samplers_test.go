@@ -2,13 +2,11 @@ package tune
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 )
@@ -27,52 +25,15 @@ func TestSamplersAnyWorkers(t *testing.T) {
 		o.Trials, o.Lag, o.Seed, o.Startup = 26, 7, 3, 6
 		t.Run(fmt.Sprintf("%s/%d/%s", o.Sampler, len(o.Objectives), o.Pruner), func(t *testing.T) {
 			t.Parallel()
-			var first string
-			for _, workers := range []int{1, 2, 4, 8} {
-				store := NewMemory()
-				open := func() *Study {
-					space, err := ParseSpace("space.yaml", text)
-					if err != nil {
-						t.Fatal(err)
-					}
-					s, err := Open(t.Context(), store, &Header{Options: o}, space)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return s
+			list := sameTrials(t, o, text, workOn)
+			states, own := statesOf(list), 0
+			for _, r := range list {
+				if r.Origin == o.Sampler {
+					own++
 				}
-				var wg sync.WaitGroup
-				for w := range workers {
-					s, r := open(), rand.New(rand.NewPCG(uint64(w), 5))
-					wg.Go(func() {
-						if err := workOn(t.Context(), s, r); err != nil {
-							t.Error(err)
-						}
-					})
-				}
-				wg.Wait()
-				s := open()
-				list, err := s.Trials(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				states, own := map[State]int{}, 0
-				for _, r := range list {
-					r.Seconds = 0
-					states[r.State]++
-					if r.Origin == o.Sampler {
-						own++
-					}
-				}
-				text, _ := json.Marshal(list)
-				if first == "" {
-					first = string(text)
-				} else if string(text) != first {
-					t.Errorf("%d workers made other trials:\n%s\n%s", workers, text, first)
-				}
-				if len(list) != o.Trials || states[Failed] == 0 || states[Running] > 0 || own < 19 {
-					t.Errorf("%v of %d trials, %d are the sampler's", states, len(list), own)
-				}
+			}
+			if len(list) != o.Trials || states[Failed] == 0 || states[Running] > 0 || own < 19 {
+				t.Errorf("%v of %d trials, %d are the sampler's", states, len(list), own)
 			}
 		})
 	}

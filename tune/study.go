@@ -65,7 +65,6 @@ type Study struct {
 	store  Store
 	worker string
 	lease  time.Duration
-	plan   string // name of the sampler
 
 	mu       sync.Mutex
 	pieces   []*Piece
@@ -105,7 +104,7 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 		return nil, err
 	}
 	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
-	if s.plan, err = samplerOf(&s.Options); err == nil && s.plan == "grid" {
+	if s.Options.Sampler == "grid" {
 		err = space.checkGrid()
 	}
 	return s, err
@@ -125,8 +124,7 @@ func Load(ctx context.Context, store Store) (*Study, *Header, error) {
 	if err := o.fill(); err != nil {
 		return nil, nil, err
 	}
-	plan, err := samplerOf(&o)
-	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, plan: plan}, h, err
+	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime}, h, nil
 }
 
 // Store returns the store of the study.
@@ -153,8 +151,7 @@ func (o *Options) fill() error {
 	case o.Pruner != "none" && o.Resource < 1:
 		return fmt.Errorf("pruner %s needs the resource of a whole trial", o.Pruner)
 	}
-	_, err := samplerOf(o)
-	return cmp.Or(err, o.checkPruner())
+	return cmp.Or(o.checkSampler(), o.checkPruner())
 }
 
 // differs returns an error that names the first difference that would make other trials of it. The number of
@@ -375,7 +372,7 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 		return defaults, "default", nil
 	}
 	k := &knowledge{space: s.Space, objectives: len(s.Options.Objectives), trials: h.observations(), number: number, first: max(s.Options.Startup, enqueued), seed: s.Options.Seed}
-	kind, origin := samplers[s.plan], s.plan
+	kind, origin := samplers[s.Options.Sampler], s.Options.Sampler
 	from := kind.sampler
 	if !kind.blind && number < k.first {
 		from, origin = around{}, "startup"

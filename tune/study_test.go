@@ -78,50 +78,69 @@ func sameForAnyWorkers(t *testing.T, list []Options) {
 		o.Lag, o.Seed = 7, 3
 		t.Run(fmt.Sprintf("%s/%s/%v", o.Sampler, o.Pruner, o.Resumable), func(t *testing.T) {
 			t.Parallel()
-			var first string
-			for _, workers := range []int{1, 2, 4, 8, 11} {
-				store := NewMemory()
-				var wg sync.WaitGroup
-				for w := range workers {
-					r := rand.New(rand.NewPCG(uint64(w), 5))
-					wg.Go(func() {
-						s, err := Open(t.Context(), store, &Header{Options: o}, testSpace(t))
-						if err == nil {
-							err = work(t.Context(), s, func() time.Duration { return time.Duration(r.IntN(2000)) * time.Microsecond })
-						}
-						if err != nil {
-							t.Error(err)
-						}
-					})
-				}
-				wg.Wait()
-				s, err := Open(t.Context(), store, &Header{Options: o}, testSpace(t))
-				if err != nil {
-					t.Fatal(err)
-				}
-				list, err := s.Trials(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
-				states, steps := map[State]int{}, 0
-				for _, r := range list {
-					r.Seconds = 0
-					states[r.State]++
-					steps += r.Steps
-				}
-				text, _ := json.Marshal(list)
-				if first == "" {
-					first = string(text)
-					t.Log(states, steps, s.Best(list)[0].Number, *s.Best(list)[0].Value)
-				} else if string(text) != first {
-					t.Errorf("%d workers made other trials:\n%s\n%s", workers, text, first)
-				}
-				if len(list) != 40 || states[Complete] == 0 || states[Running] > 0 || o.Pruner != "none" && states[Complete] > 35 {
-					t.Errorf("%v of %d trials", states, len(list))
-				}
+			all := sameTrials(t, o, testSpace(t).String(), func(ctx context.Context, s *Study, r *rand.Rand) error {
+				return work(ctx, s, func() time.Duration { return time.Duration(r.IntN(2000)) * time.Microsecond })
+			})
+			states := statesOf(all)
+			if len(all) != 40 || states[Complete] == 0 || states[Running] > 0 || o.Pruner != "none" && o.Pruner != "" && states[Complete] > 35 {
+				t.Errorf("%v of %d trials", states, len(all))
 			}
 		})
 	}
+}
+
+// sameTrials returns the trials of a study, and fails if they depend on the number of workers.
+func sameTrials(t *testing.T, o Options, space string, work func(ctx context.Context, s *Study, r *rand.Rand) error) (trials []*Record) {
+	var first string
+	for _, workers := range []int{1, 2, 4, 8, 11} {
+		store := NewMemory()
+		open := func() *Study {
+			parsed, err := ParseSpace("space.yaml", space)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(t.Context(), store, &Header{Options: o}, parsed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		var wg sync.WaitGroup
+		for w := range workers {
+			s, r := open(), rand.New(rand.NewPCG(uint64(w), 5))
+			wg.Go(func() {
+				if err := work(t.Context(), s, r); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		list, err := open().Trials(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			r.Seconds = 0
+		}
+		text, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first, trials = string(text), list
+		} else if string(text) != first {
+			t.Errorf("%d workers made other trials:\n%s\n%s", workers, text, first)
+		}
+	}
+	return trials
+}
+
+func statesOf(list []*Record) map[State]int {
+	states := map[State]int{}
+	for _, r := range list {
+		states[r.State]++
+	}
+	return states
 }
 
 // Ask does not wait, and says why it cannot give a trial.

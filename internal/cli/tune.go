@@ -143,8 +143,8 @@ const searchHelp = `
 Trains a model for each trial with some of the settings below, which --space chooses, as the
 study proposes, and all others as given here: by flags, a recipe file or --set, as for train.
 Trials are compared by the validation part; the test part is scored once, for the winner.
-The best three trials and the defaults are trained with three seeds before a winner is
-named. With --out the winner is written there as a recipe and trained.`
+The best three trials and the defaults are trained with three further seeds before a winner
+is named. With --out the winner is written there as a recipe and trained.`
 
 // tuneTaskCommand is the search for settings of a task.
 func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {

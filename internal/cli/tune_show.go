@@ -259,9 +259,19 @@ func (s *openedStudy) print(w io.Writer, sum *studySummary, list []*tune.Record)
 	}
 }
 
-// studyFlag adds --study to a command.
-func studyFlag(c *cobra.Command) *string {
-	return c.Flags().String("study", "", "`file` of the study, or its address postgres://...")
+// ofStudy gives a command --study, and do the study that it names.
+func (a *app) ofStudy(c *cobra.Command, do func(ctx context.Context, s *openedStudy) error) *cobra.Command {
+	address := c.Flags().String("study", "", "`file` of the study, or its address postgres://...")
+	c.Args = noArgs
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := a.openStudy(c.Context(), *address)
+		if err != nil {
+			return err
+		}
+		defer s.store.Close()
+		return do(c.Context(), s)
+	}
+	return c
 }
 
 func (a *app) tuneShowCommand() *cobra.Command {
@@ -271,17 +281,10 @@ func (a *app) tuneShowCommand() *cobra.Command {
 		Long:  "Shows a study, also while it is at work: all trials, the best ones and the verdict. --out writes a page of it.",
 		Example: `  carousel tune show --study classify-study.db
   carousel tune show --study classify-study.db --out study.html`,
-		Args: noArgs,
 	}
-	address := studyFlag(c)
 	page := c.Flags().String("out", "", "also write a page of the study: HTML `file`")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := a.openStudy(c.Context(), *address)
-		if err != nil {
-			return err
-		}
-		defer s.store.Close()
-		sum, err := s.summary(c.Context())
+	return a.ofStudy(c, func(ctx context.Context, s *openedStudy) error {
+		sum, err := s.summary(ctx)
 		if err != nil {
 			return err
 		}
@@ -296,8 +299,7 @@ func (a *app) tuneShowCommand() *cobra.Command {
 				fmt.Fprintf(w, "\nThe page is %s.\n", *page)
 			}
 		})
-	}
-	return c
+	})
 }
 
 // exportedStudy is the result of tune export.
@@ -318,19 +320,11 @@ func (a *app) tuneExportCommand() *cobra.Command {
 		Long:  "Prints all trials of a study by number: as CSV, or with --json as one object with their learning curves.",
 		Example: `  carousel tune export --study classify-study.db > trials.csv
   carousel tune export --study classify-study.db --json > trials.json`,
-		Args: noArgs,
 	}
-	address := studyFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := a.openStudy(c.Context(), *address)
-		if err != nil {
-			return err
-		}
-		defer s.store.Close()
+	return a.ofStudy(c, func(ctx context.Context, s *openedStudy) error {
 		out := &exportedStudy{Study: s.address, Subject: s.header.Subject, Data: s.header.Data, Objectives: s.Options.Objectives, Space: s.header.Space, Options: s.Options, Trials: s.list}
 		return a.emit("tune.export", out, s.writeCSV)
-	}
-	return c
+	})
 }
 
 // writeCSV writes a line for each trial, with all digits.
@@ -397,15 +391,8 @@ func (a *app) tuneBestCommand() *cobra.Command {
 winner over several seeds if the study has come so far. Of several objectives it prints each
 trial that no other one is better than in all of them.`,
 		Example: "  carousel tune best --study classify-study.db > best.yaml",
-		Args:    noArgs,
 	}
-	address := studyFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := a.openStudy(c.Context(), *address)
-		if err != nil {
-			return err
-		}
-		defer s.store.Close()
+	return a.ofStudy(c, func(ctx context.Context, s *openedStudy) error {
 		list := s.best()
 		if len(list) == 0 {
 			return fmt.Errorf("the study in %s has no complete trial that keeps all constraints yet (%s)", s.address, countStates(countOf(s.list)))
@@ -423,8 +410,7 @@ trial that no other one is better than in all of them.`,
 				io.WriteString(w, s.recipe(r))
 			}
 		})
-	}
-	return c
+	})
 }
 
 // recipe writes the values of a trial as a recipe, below what all trials of a task have in common.
@@ -478,15 +464,8 @@ func (a *app) tuneImportanceCommand() *cobra.Command {
 		Long: `Prints for each parameter its share in what tells the best tenth of the trials from all of them
 (PED-ANOVA, Watanabe et al. 2023). A parameter of small share can be left at its default.`,
 		Example: "  carousel tune importance --study classify-study.db",
-		Args:    noArgs,
 	}
-	address := studyFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := a.openStudy(c.Context(), *address)
-		if err != nil {
-			return err
-		}
-		defer s.store.Close()
+	return a.ofStudy(c, func(ctx context.Context, s *openedStudy) error {
 		shown, at := s.comparable()
 		list, err := s.Importance(shown)
 		if err != nil {
@@ -502,6 +481,5 @@ func (a *app) tuneImportanceCommand() *cobra.Command {
 			}
 			t.Print(w)
 		})
-	}
-	return c
+	})
 }
