@@ -55,6 +55,7 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 	if err != nil {
 		return nil, err
 	}
+	ctx = WithWorld(ctx, t.world)
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
 	if shape != nil {
 		return nil, shape
@@ -248,6 +249,9 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
+	if stopped == StopInterrupted {
+		end(ctx)
+	}
 	if err == nil && stopped == StopInterrupted && context.Cause(ctx) == ErrPause {
 		err = ErrPause
 	}
@@ -476,7 +480,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			switch stops, err := t.meet(ctx.Err() != nil); {
+			switch stops, err := t.meet(asked(ctx)); {
 			case err != nil:
 				return "", err
 			case stops:

@@ -22,8 +22,8 @@ import (
 // 0-1 with 2-3 and so on. Where a number is missing at the end, its neighbour
 // moves up unchanged. Each rank's batches form a subtree.
 //
-// Every rank calls Sum and Gather the same number of times, in the same order
-// and with slices of the same length.
+// Every rank makes the same calls in the same order; the slices of Sum and Gather
+// have the same length on all ranks.
 type World interface {
 	Rank() int // of this process, from 0
 	Size() int // number of ranks
@@ -39,6 +39,10 @@ type World interface {
 	// len(own)·Size. It fails as Sum does.
 	Gather(own, all []float64) error
 
+	// Share returns every rank's bytes, of any lengths, by rank. It fails as Sum
+	// does.
+	Share(own []byte) (all [][]byte, err error)
+
 	// Abort ends the world because of err: the calls of all other ranks,
 	// pending and later ones, return an error that names it. Fit calls it when
 	// it fails, so that no rank waits for one that has ended.
@@ -48,11 +52,12 @@ type World interface {
 // alone is the world of one process.
 type alone struct{}
 
-func (alone) Rank() int                       { return 0 }
-func (alone) Size() int                       { return 1 }
-func (alone) Sum([]float32) error             { return nil }
-func (alone) Gather(own, all []float64) error { copy(all, own); return nil }
-func (alone) Abort(error)                     {}
+func (alone) Rank() int                          { return 0 }
+func (alone) Size() int                          { return 1 }
+func (alone) Sum([]float32) error                { return nil }
+func (alone) Gather(own, all []float64) error    { copy(all, own); return nil }
+func (alone) Share(own []byte) ([][]byte, error) { return [][]byte{own}, nil }
+func (alone) Abort(error)                        {}
 
 // world returns the run's World, or that of a single process.
 func (r *Run) world() World {

@@ -37,10 +37,11 @@ type hub struct {
 	err   error // why the world has ended
 }
 
-// call is what a rank brings to a Sum or a Gather.
+// call is what a rank brings to a Sum, a Gather or a Share.
 type call struct {
 	v        []float32
 	own, all []float64
+	bytes    [][]byte // of Share: this rank's, and then those of all
 }
 
 func (m *member) Rank() int { return m.rank }
@@ -49,6 +50,12 @@ func (m *member) Size() int { return len(m.calls) }
 func (m *member) Sum(v []float32) error { return m.meet(call{v: v}) }
 
 func (m *member) Gather(own, all []float64) error { return m.meet(call{own: own, all: all}) }
+
+func (m *member) Share(own []byte) ([][]byte, error) {
+	bytes := make([][]byte, len(m.calls))
+	bytes[m.rank] = own
+	return bytes, m.meet(call{bytes: bytes})
+}
 
 func (m *member) Abort(err error) {
 	m.mu.Lock()
@@ -93,9 +100,17 @@ func (m *member) meet(c call) error {
 func (h *hub) work() error {
 	first := h.calls[0]
 	for rank, c := range h.calls {
-		if len(c.v) != len(first.v) || len(c.own) != len(first.own) || len(c.all) != len(c.own)*len(h.calls) {
+		if len(c.v) != len(first.v) || len(c.own) != len(first.own) || len(c.all) != len(c.own)*len(h.calls) || len(c.bytes) != len(first.bytes) {
 			return fmt.Errorf("traintest: rank %d calls another method than rank 0, or with other lengths", rank)
 		}
+	}
+	if first.bytes != nil {
+		for _, c := range h.calls {
+			for from := range h.calls {
+				c.bytes[from] = slices.Clone(h.calls[from].bytes[from])
+			}
+		}
+		return nil
 	}
 	if first.v == nil {
 		var all []float64
