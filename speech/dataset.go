@@ -238,7 +238,7 @@ func (d *Dataset) First(rows int) (*Batch, error) {
 func Each[T train.Number](ctx context.Context, t *tensor.Tape, n *Network, d *Dataset, part func(samples []int, b *Batch, logits *tensor.Tensor) []T, use func(samples []int, result []T)) error {
 	b := &Batch{}
 	batches := train.NewBuckets(d.StepCounts(), d.setup.batchSteps(), 2*d.setup.Batch, 0).InOrder()
-	return train.Share(ctx, len(batches), func(i int) ([]T, error) {
+	return train.Share(ctx, len(batches), func(_ context.Context, i int) ([]T, error) {
 		if err := d.Load(b, batches[i], false); err != nil {
 			return nil, err
 		}

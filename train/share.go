@@ -40,6 +40,15 @@ func sharingOf(ctx context.Context) *sharing {
 	return s
 }
 
+// Ranks returns the number of ranks among which [Share] divides its work, 1 for one
+// process.
+func Ranks(ctx context.Context) int {
+	if s := sharingOf(ctx); s != nil {
+		return s.world.Size()
+	}
+	return 1
+}
+
 // asked reports whether this rank is to stop, which the others may not know yet.
 func asked(ctx context.Context) bool {
 	if s := sharingOf(ctx); s != nil {
@@ -71,19 +80,20 @@ const perRound = 8
 // with the result of every part, in their order and on every rank. So what use computes
 // is the same on all ranks, and the same as that of one process, bit for bit. Without
 // ranks each part is used as soon as it is computed. part may return the same memory
-// again and again, and what use is given is valid until it returns.
+// again and again, and what use is given is valid until it returns. The context of part
+// is cancelled at once when this rank is to stop.
 //
 // A cancellation on any rank ends the computation on all, with the error of ctx, and so
 // does an error of part, which the other ranks name. Errors of use have to be the same on
 // all ranks.
-func Share[T Number](ctx context.Context, n int, part func(i int) ([]T, error), use func(i int, result []T) error) error {
+func Share[T Number](ctx context.Context, n int, part func(ctx context.Context, i int) ([]T, error), use func(i int, result []T) error) error {
 	s := sharingOf(ctx)
 	if s == nil {
 		for i := range n {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			result, err := part(i)
+			result, err := part(ctx, i)
 			if err == nil {
 				err = use(i, result)
 			}
@@ -104,7 +114,7 @@ func Share[T Number](ctx context.Context, n int, part func(i int) ([]T, error), 
 		for i := lo + rank; i < hi && own == nil; i += size {
 			var result []T
 			if own = s.own.Err(); own == nil {
-				result, own = part(i)
+				result, own = part(s.own, i)
 			}
 			message = binary.AppendUvarint(message, uint64(len(result)))
 			message, _ = binary.Append(message, binary.LittleEndian, result) // slices of numbers have no errors

@@ -54,7 +54,7 @@ func TestShare(t *testing.T) {
 			errs := eachRank(t, ranks, func(ctx context.Context, rank int, _ func()) error {
 				var used []uint64
 				buffer := make([]float64, 0, 8)
-				err := train.Share(ctx, n, func(i int) ([]float64, error) {
+				err := train.Share(ctx, n, func(_ context.Context, i int) ([]float64, error) {
 					lock.Lock()
 					defer lock.Unlock()
 					computed[rank]++
@@ -103,7 +103,7 @@ func TestShare(t *testing.T) {
 }
 
 func shareKind[T train.Number](ctx context.Context) error {
-	return train.Share(ctx, 20, func(i int) ([]T, error) { return []T{T(i), T(7 * i)}, nil }, func(i int, result []T) error {
+	return train.Share(ctx, 20, func(_ context.Context, i int) ([]T, error) { return []T{T(i), T(7 * i)}, nil }, func(i int, result []T) error {
 		if !slices.Equal(result, []T{T(i), T(7 * i)}) {
 			return fmt.Errorf("%T %d: %v", result, i, result)
 		}
@@ -114,7 +114,7 @@ func shareKind[T train.Number](ctx context.Context) error {
 // Alone a part is used before the next one is computed.
 func TestShareAlone(t *testing.T) {
 	var order []string
-	err := train.Share(t.Context(), 3, func(i int) ([]int32, error) {
+	err := train.Share(t.Context(), 3, func(_ context.Context, i int) ([]int32, error) {
 		order = append(order, fmt.Sprint("part ", i))
 		return []int32{int32(i)}, nil
 	}, func(i int, _ []int32) error {
@@ -136,7 +136,7 @@ func TestShareEnds(t *testing.T) {
 		for _, cancels := range []bool{false, true} {
 			after := 0
 			errs := eachRank(t, 3, func(ctx context.Context, rank int, cancel func()) error {
-				err := train.Share(ctx, 30, func(i int) ([]uint8, error) {
+				err := train.Share(ctx, 30, func(_ context.Context, i int) ([]uint8, error) {
 					if i == at && cancels {
 						cancel()
 					} else if i == at {
@@ -150,7 +150,7 @@ func TestShareEnds(t *testing.T) {
 				if !cancels || ctx.Err() == nil {
 					return err
 				}
-				return errors.Join(err, train.Share(ctx, 30, func(int) ([]uint8, error) { after++; return nil, nil }, nil))
+				return errors.Join(err, train.Share(ctx, 30, func(context.Context, int) ([]uint8, error) { after++; return nil, nil }, nil))
 			})
 			for rank, err := range errs {
 				own := rank == at%3
@@ -175,7 +175,7 @@ func TestShareEnds(t *testing.T) {
 				w.Abort(fault)
 				return
 			}
-			err := train.Share(train.WithWorld(t.Context(), w), 1, func(int) ([]uint8, error) { return nil, nil }, nil)
+			err := train.Share(train.WithWorld(t.Context(), w), 1, func(context.Context, int) ([]uint8, error) { return nil, nil }, nil)
 			if !errors.Is(err, fault) || !strings.Contains(err.Error(), "rank 1") {
 				t.Errorf("rank 1 ended the world: %v", err)
 			}
@@ -192,10 +192,10 @@ func TestShareWithoutCancel(t *testing.T) {
 			cancel()
 		}
 		n := 0
-		if err := train.Share(ctx, 4, func(int) ([]uint8, error) { return nil, nil }, func(int, []uint8) error { n++; return nil }); !errors.Is(err, context.Canceled) || n > 0 {
+		if err := train.Share(ctx, 4, func(context.Context, int) ([]uint8, error) { return nil, nil }, func(int, []uint8) error { n++; return nil }); !errors.Is(err, context.Canceled) || n > 0 {
 			return fmt.Errorf("%w: %d parts", err, n)
 		}
-		err := train.Share(context.WithoutCancel(ctx), 4, func(int) ([]uint8, error) { return nil, nil }, func(int, []uint8) error { n++; return nil })
+		err := train.Share(context.WithoutCancel(ctx), 4, func(context.Context, int) ([]uint8, error) { return nil, nil }, func(int, []uint8) error { n++; return nil })
 		if err == nil && n != 4 {
 			err = fmt.Errorf("%d parts of 4", n)
 		}
@@ -264,7 +264,7 @@ func TestInterruptedValidation(t *testing.T) {
 
 // shareSum adds the numbers 0 to 9 in parts.
 func shareSum(ctx context.Context, before func(i int)) (sum float64, err error) {
-	err = train.Share(ctx, 10, func(i int) ([]float64, error) { before(i); return []float64{float64(i)}, nil },
+	err = train.Share(ctx, 10, func(_ context.Context, i int) ([]float64, error) { before(i); return []float64{float64(i)}, nil },
 		func(_ int, v []float64) error { sum += v[0]; return nil })
 	return sum, err
 }

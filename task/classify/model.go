@@ -130,7 +130,7 @@ func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus)
 	out, classes := make([][]float64, c.len()), len(m.classes)
 	var b batch
 	batches := train.NewBuckets(c.lengths(), inferItems, 256, 0).InOrder()
-	return out, train.Share(ctx, len(batches), func(i int) ([]float32, error) {
+	return out, train.Share(ctx, len(batches), func(_ context.Context, i int) ([]float32, error) {
 		t.Reset()
 		b.load(c, batches[i], m.tokenizer.Vocabulary().PadID())
 		logits, _, _ := m.net.forward(t, &b)

@@ -150,7 +150,7 @@ const inferItems = 1 << 13
 func eachBatch[T train.Number](ctx context.Context, m *Model, t *tensor.Tape, d *corpus, part func(b *batch, list []int, scores *tensor.Tensor) []T, use func(list []int, result []T)) error {
 	var b batch
 	batches := train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder()
-	return train.Share(ctx, len(batches), func(i int) ([]T, error) {
+	return train.Share(ctx, len(batches), func(_ context.Context, i int) ([]T, error) {
 		t.Reset()
 		b.load(d, batches[i])
 		return part(&b, batches[i], m.net.scores(t, &b)), nil

@@ -227,7 +227,7 @@ func (m *Model) emissions(ctx context.Context, d *Data, list []speech.Utterance)
 // score decodes and counts errors. The context's ranks share the searches.
 func (m *Model) score(ctx context.Context, all []emissions, d *Decoding) (*Evaluation, error) {
 	e := &Evaluation{Task: Name, Utterances: len(all)}
-	err := train.Share(ctx, len(all), func(i int) ([]float64, error) {
+	err := train.Share(ctx, len(all), func(ctx context.Context, i int) ([]float64, error) {
 		found, err := m.search(ctx, all[i].rows, d)
 		if err != nil {
 			return nil, err

@@ -80,7 +80,7 @@ func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, sta
 	}
 	batches := train.NewBuckets(lengths, batchSources, max(1, batchRows/o.Beam), 0).InOrder()
 	some := func(i int) []*piece { return chosen(pieces, batches[i]) }
-	return train.Share(ctx, len(batches), func(i int) ([]float64, error) {
+	return train.Share(ctx, len(batches), func(ctx context.Context, i int) ([]float64, error) {
 		return m.translateBatch(ctx, tape, some(i), states, o)
 	}, func(i int, result []float64) error {
 		for _, p := range some(i) {

@@ -150,7 +150,7 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 	sum, tokens := 0.0, 0.0
 	var b batch
 	batches := train.NewBuckets(r.valid.targetLengths(), cfg.BatchTokens, cfg.BatchTokens, 0).InOrder()
-	err := train.Share(ctx, len(batches), func(i int) ([]float64, error) {
+	err := train.Share(ctx, len(batches), func(_ context.Context, i int) ([]float64, error) {
 		b.load(r.valid, batches[i], v.BeginID(), v.EndID(), cfg.CarryState)
 		b.carry(m.net, r.draft)
 		tape.Reset()
