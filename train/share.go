@@ -49,14 +49,6 @@ func Ranks(ctx context.Context) int {
 	return 1
 }
 
-// asked reports whether this rank is to stop, which the others may not know yet.
-func asked(ctx context.Context) bool {
-	if s := sharingOf(ctx); s != nil {
-		return s.own.Err() != nil
-	}
-	return ctx.Err() != nil
-}
-
 // end cancels a context on which all ranks have agreed to stop.
 func end(ctx context.Context) {
 	if s := sharingOf(ctx); s != nil {
