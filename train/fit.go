@@ -27,8 +27,8 @@ import (
 // leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
 // a checkpoint too.)
 //
-// Errors: options or a job that contradict each other (before anything is
-// written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
+// Errors: options or a job that contradict each other, and ranks that differ, with the
+// same text on each (before anything is written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
 // finite, and an [*OverflowError] when too many steps were skipped; an
 // [*UnknownParameterError]; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
