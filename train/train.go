@@ -71,7 +71,8 @@ type Job[B any] struct {
 
 	// Validate scores the model; nil: no validation. It must reset the tape,
 	// which is in Infer mode, before each of its batches. An error ends the
-	// run.
+	// run. Every rank calls it, and its context is one of [WithWorld]: [Share]
+	// divides the batches among the ranks.
 	Validate func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error)
 
 	// Metric names the entry of Validate's result that selects the best
