@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,6 +50,8 @@ func (a *app) trainCommand() *cobra.Command {
 type trainRun struct {
 	Out         string `json:"out" value:"dir" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
+	Timeline    string `json:"timeline" value:"file" group:"Files" help:"also write when each step loads, computes and waits, in Chrome's trace format; of several ranks each writes a file (.rank1 before the extension)"`
+	Reduce      string `json:"reduce" oneof:"f32,bf16" group:"Ranks" help:"numbers in which ranks send each other gradients; bf16 halves the bytes, and the weights are then not those of one process"`
 
 	resume bool
 	again  string // what to do after an interrupt; "": this command with --resume
@@ -67,13 +70,14 @@ a new run if there is none, so it can be repeated at any time.`
 func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 	var recipeFile string
 	var pairs []string
-	files, cfg, run := k.Files(), k.Config(), &trainRun{}
+	files, cfg, run := k.Files(), k.Config(), &trainRun{Reduce: "f32"}
 	s := recipe.Of(files, run, cfg)
 	c := &cobra.Command{
 		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " --out DIR",
 		Short: k.Short, Long: k.Long + settingsHelp, Example: k.Example,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		// What can be checked before a process meets others, or is started.
+		PreRunE: func(c *cobra.Command, _ []string) error {
 			if err := s.Resolve(recipeFile, pairs); err != nil {
 				return misusef("%v", err)
 			}
@@ -90,16 +94,24 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 			if run.Out == "" {
 				return misusef("train %s needs --out, the directory for the model", k.Name)
 			}
-			if err := checkRun(run.Out, run.resume); err != nil {
+			if a.ranks == 0 {
+				if err := a.findPlace(); err != nil {
+					return err
+				}
+			}
+			if err := a.checkRanks(files); err != nil || !a.writes() {
 				return err
 			}
+			return checkRun(run.Out, run.resume)
+		},
+		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
-			result, err := a.train(ctx, k, files, cfg, run)
+			result, err := a.trainTogether(ctx, k, files, cfg, run)
 			if errors.Is(err, context.Canceled) {
 				return a.cutShort(run)
 			}
-			if err != nil {
+			if err != nil || !a.writes() {
 				return err
 			}
 			return a.emit("train."+k.Name, result, result.print)
@@ -132,6 +144,16 @@ func seedOf(ptr any) uint64 {
 	return 1
 }
 
+// limitOf returns the setting max_time of a struct, 0 if it has none.
+func limitOf(ptr any) time.Duration {
+	if one := settings.Named(settings.List(ptr), "max_time"); one != nil {
+		if d, err := time.ParseDuration(one.String()); err == nil {
+			return d
+		}
+	}
+	return 0
+}
+
 // checkFiles finds files that are missing or do not go together.
 func checkFiles(files any) error {
 	if f, ok := files.(interface{ Validate() error }); ok {
@@ -150,6 +172,16 @@ const (
 	scoredOnValidation = scoredOnChoosing + "; give a file of its own with --test"
 )
 
+// trainTogether is train in a process that may be one of several ranks. When it returns, all
+// have ended.
+func (a *app) trainTogether(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
+	if err := a.meet(ctx); err != nil {
+		return nil, err
+	}
+	result, err := a.train(ctx, k, files, cfg, run)
+	return result, a.leave(err)
+}
+
 // train reads, trains, evaluates and reports.
 func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
 	d, err := k.Read(ctx, files, cfg)
@@ -161,7 +193,13 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		notes = append(notes, one.Hints()...)
 	}
 	a.remarks(notes) // now, while it can still be stopped
-	m, result, err := k.Train(ctx, d, cfg, a.where(run))
+	where := a.where(run)
+	var told *kubeflow
+	if a.writes() {
+		told = newKubeflow(os.Getenv, a.remark)
+	}
+	defer told.watch(&where.Hooks, limitOf(cfg))()
+	m, result, err := k.Train(ctx, d, cfg, where)
 	if err != nil {
 		return nil, err
 	}
@@ -173,6 +211,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if !a.quiet {
 		out.told = len(notes)
 	}
+	ctx = train.WithWorld(ctx, a.joined())
 	if err := m.Recognise(ctx, d); err != nil { // so that the scores are those of evaluate on the same files
 		return nil, err
 	}
@@ -181,10 +220,13 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, err
 	}
 	page, err := trainPage(ctx, m, d, result, out, e)
-	if err != nil {
-		return nil, err
+	if err == nil && a.writes() {
+		err = page.WriteDir(run.Out)
 	}
-	return out, page.WriteDir(run.Out)
+	if err == nil {
+		told.finish()
+	}
+	return out, err
 }
 
 // firstIsBest is a note on a training whose first epoch was never improved on.
