@@ -444,9 +444,9 @@ type watched struct {
 	brought []float32
 }
 
-func (w *watched) Sum(v []float32) error {
+func (w *watched) Sum(v, residual []float32) error {
 	w.brought = slices.Clone(v)
-	return w.World.Sum(v)
+	return w.World.Sum(v, residual)
 }
 
 // A rank without any batch adds -0, which changes nothing, where 0 would change a
