@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,21 +25,22 @@ type trainerServer struct {
 	bodies []string
 	tokens []string
 	got    chan struct{} // a value for each post
-	answer func(w http.ResponseWriter)
+	answer http.HandlerFunc
 }
 
-func newTrainerServer(t *testing.T, answer func(w http.ResponseWriter)) (s *trainerServer, getenv func(string) string, token string) {
+func newTrainerServer(t *testing.T, answer http.HandlerFunc) (s *trainerServer, getenv func(string) string, token string) {
 	t.Helper()
 	s = &trainerServer{got: make(chan struct{}, 100), answer: answer}
-	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		s.mu.Lock()
 		s.bodies, s.tokens = append(s.bodies, string(body)), append(s.tokens, r.Header.Get("Authorization"))
 		s.mu.Unlock()
 		s.got <- struct{}{}
-		s.answer(w)
+		s.answer(w, r)
 	}))
-	s.Config.ErrorLog = nil
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
 	t.Cleanup(s.Close)
 	dir := t.TempDir()
 	ca := filepath.Join(dir, "ca.crt")
@@ -59,7 +61,7 @@ func newTrainerServer(t *testing.T, answer func(w http.ResponseWriter)) (s *trai
 // Kubeflow is told what it documents, with the token of the moment, no more often than it may
 // be, and at the end.
 func TestKubeflowIsToldTheProgress(t *testing.T) {
-	s, getenv, token := newTrainerServer(t, func(http.ResponseWriter) {})
+	s, getenv, token := newTrainerServer(t, func(http.ResponseWriter, *http.Request) {})
 	var remarks []string
 	k := newKubeflow(getenv, func(text string) { remarks = append(remarks, text) })
 	k.every = 20 * time.Millisecond
@@ -136,19 +138,20 @@ func TestKubeflowGoesByTime(t *testing.T) {
 
 // A server that fails, hangs or is somebody else is noted once, and never stops a training.
 func TestKubeflowFailures(t *testing.T) {
-	hang := make(chan struct{})
-	defer close(hang)
 	for name, c := range map[string]struct {
-		answer func(http.ResponseWriter)
+		answer http.HandlerFunc
 		change func(env map[string]string)
 		want   string
 	}{
-		"500":       {func(w http.ResponseWriter) { w.WriteHeader(500) }, nil, "the server answers 500"},
-		"redirect":  {func(w http.ResponseWriter) { w.Header().Set("Location", "/elsewhere"); w.WriteHeader(302) }, nil, "the server answers 302"},
-		"hangs":     {func(http.ResponseWriter) { <-hang }, nil, "deadline exceeded"},
-		"no token":  {func(http.ResponseWriter) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = "/none" }, "open /none"},
-		"other CA":  {func(http.ResponseWriter) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = "" }, "certificate"},
-		"not a PEM": {func(http.ResponseWriter) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = "kubeflow.go" }, "no certificate in PEM"},
+		"500": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, nil, "the server answers 500"},
+		"redirect": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(302)
+		}, nil, "the server answers 302"},
+		"hangs":     {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil, "deadline exceeded"},
+		"no token":  {func(http.ResponseWriter, *http.Request) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_TOKEN"] = "/none" }, "open /none"},
+		"other CA":  {func(http.ResponseWriter, *http.Request) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = "" }, "certificate"},
+		"not a PEM": {func(http.ResponseWriter, *http.Request) {}, func(env map[string]string) { env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] = "kubeflow.go" }, "no certificate in PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

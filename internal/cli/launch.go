@@ -326,6 +326,13 @@ func (p *rankLines) end() {
 	}
 }
 
+// namesAnother reports whether the rank ended because of another one.
+func (p *rankLines) namesAnother() bool {
+	var rank int
+	_, err := fmt.Sscanf(p.final, "rank %d", &rank)
+	return err == nil && rank != p.rank
+}
+
 // last is the rank's error, to stand behind a sentence; "" if there is none, or if the
 // terminal has it.
 func (p *rankLines) last() string {

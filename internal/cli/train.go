@@ -211,7 +211,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if !a.quiet {
 		out.told = len(notes)
 	}
-	ctx = train.WithWorld(ctx, a.joined())
+	//ctx = train.WithWorld(ctx, a.joined())
 	if err := m.Recognise(ctx, d); err != nil { // so that the scores are those of evaluate on the same files
 		return nil, err
 	}
@@ -380,7 +380,7 @@ func (a *app) progress() *train.Progress {
 
 // where returns the options of a training run: its directory and progress.
 func (a *app) where(run *trainRun) *train.Run {
-	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress()}
+	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined()}
 }
 
 // stopped returns the error after Ctrl-C, which tells how to continue.
