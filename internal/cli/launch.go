@@ -58,27 +58,58 @@ or mpirun. "train" finds its place in their variables.`,
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error {
-			l, err := a.launchOf(c, n)
-			if err != nil {
-				return err
-			}
-			task, err := a.prepareLaunch(c, l, args)
-			if err != nil || task == nil {
-				return err
-			}
-			return a.startRanks(l)
-		},
+		RunE: func(c *cobra.Command, args []string) error { return a.launch(c, n, args) },
 	}
 	c.Flags().IntVarP(&n, "ranks", "n", 0, "start `n` ranks (under Kubeflow's torch policy: default as many as it wants on a node)")
 	c.Flags().SetInterspersed(false) // the flags behind the first word are the training's
 	return c
 }
 
-// launchOf is a launch of n ranks.
-func (a *app) launchOf(c *cobra.Command, n int) (*launch, error) {
+// launch checks the training of args, starts n ranks of it and waits for them.
+func (a *app) launch(c *cobra.Command, n int, args []string) error {
+	l, err := launchOf(n, c.Flags().Changed("ranks"))
+	if err != nil {
+		return err
+	}
+	if err := unknownCommand(c.Root(), args); err != nil {
+		return err
+	}
+	task, flags, err := c.Root().Find(args)
+	if err != nil {
+		return err
+	}
+	if !task.HasParent() || task.Parent().CommandPath() != "carousel train" {
+		return misusef("launch starts trainings, as in carousel launch -n 2 -- train TASK ...; got %q", strings.Join(args, " "))
+	}
+	l.args = slices.Clone(args[:len(args)-len(flags)])
+	c.InheritedFlags().VisitAll(func(f *pflag.Flag) { // given before the training
+		if f.Changed {
+			l.args = append(l.args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	l.args = append(l.args, flags...)
+	switch err := task.ParseFlags(flags); {
+	case errors.Is(err, pflag.ErrHelp):
+		return task.Help()
+	case err != nil:
+		return task.FlagErrorFunc()(task, err)
+	}
+	a.ranks = l.size
+	for _, check := range []func(*cobra.Command, []string) error{task.Args, a.start, task.PreRunE} {
+		if err := check(task, task.Flags().Args()); err != nil {
+			return err
+		}
+	}
+	if cores := runtime.GOMAXPROCS(0); l.ranks > cores {
+		a.remark(fmt.Sprintf("%s share %s; more ranks than cores are no faster", report.Plural(l.ranks, "rank"), report.Plural(cores, "core")))
+	}
+	return a.startRanks(l)
+}
+
+// launchOf is a launch of n ranks; given reports whether n was.
+func launchOf(n int, given bool) (*launch, error) {
 	if n < 1 {
-		if c.Flags().Changed("ranks") {
+		if given {
 			return nil, wrongFlag("ranks", "--ranks %d: want the number of processes, 1 or more", n)
 		}
 		return nil, wrongFlag("ranks", "launch needs -n, the number of processes, as in carousel launch -n 2 -- train TASK ...")
@@ -101,46 +132,6 @@ func freePort() (port int, err error) {
 		}
 	}
 	return 0, fmt.Errorf("no free port for the ranks: %w", err)
-}
-
-// prepareLaunch finds what is wrong with a training before its ranks start, and sets their
-// arguments. It returns nil without an error if there is nothing to start.
-func (a *app) prepareLaunch(c *cobra.Command, l *launch, args []string) (*cobra.Command, error) {
-	if err := unknownCommand(c.Root(), args); err != nil {
-		return nil, err
-	}
-	task, rest, err := c.Root().Find(args)
-	if err != nil {
-		return nil, err
-	}
-	if !task.HasParent() || task.Parent().CommandPath() != "carousel train" {
-		return nil, misusef("launch starts trainings, as in carousel launch -n 2 -- train TASK ...; got %q", strings.Join(args, " "))
-	}
-	words := len(args) - len(rest)
-	l.args = slices.Clone(args[:words])
-	c.InheritedFlags().VisitAll(func(f *pflag.Flag) { // they may stand before the training
-		if f.Changed {
-			l.args = append(l.args, "--"+f.Name+"="+f.Value.String())
-		}
-	})
-	l.args = append(l.args, rest...)
-	a.ranks = l.size
-	switch err := task.ParseFlags(rest); {
-	case errors.Is(err, pflag.ErrHelp):
-		return nil, task.Help()
-	case err != nil:
-		return nil, task.FlagErrorFunc()(task, err)
-	}
-	rest = task.Flags().Args()
-	for _, check := range []func(*cobra.Command, []string) error{task.Args, a.start, task.PreRunE} {
-		if err := check(task, rest); err != nil {
-			return nil, err
-		}
-	}
-	if cores := runtime.GOMAXPROCS(0); l.ranks > cores {
-		a.remark(fmt.Sprintf("%s share %s; more ranks than cores are no faster", report.Plural(l.ranks, "rank"), report.Plural(cores, "core")))
-	}
-	return task, nil
 }
 
 // rankProcess is a rank that was started.
@@ -251,7 +242,7 @@ func (a *app) rankProcess(l *launch, i int, printing *sync.Mutex) *rankProcess {
 	}
 	r := &rankProcess{Cmd: exec.Command(self, l.args...), rank: l.first + i}
 	r.Args[0] = os.Args[0]
-	r.Env = append(os.Environ(),
+	r.Env = append(os.Environ(), "CAROUSEL_ALONE=", // it may be set for this process
 		"CAROUSEL_RANK="+strconv.Itoa(r.rank), "CAROUSEL_RANKS="+strconv.Itoa(l.size),
 		"CAROUSEL_LOCAL_RANK="+strconv.Itoa(i), "CAROUSEL_LOCAL_RANKS="+strconv.Itoa(l.ranks),
 		"CAROUSEL_ADDRESS="+l.address, "CAROUSEL_SECRET="+l.secret)

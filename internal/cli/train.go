@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
@@ -179,7 +180,11 @@ func (a *app) trainTogether(ctx context.Context, k *task.Kind, files any, cfg ta
 		return nil, err
 	}
 	result, err := a.train(ctx, k, files, cfg, run)
-	return result, a.leave(err)
+	err = a.leave(err)
+	if lost := (*dist.RankError)(nil); errors.As(err, &lost) && ctx.Err() != nil {
+		err = ctx.Err() // all were asked to end, and another rank did so first
+	}
+	return result, err
 }
 
 // train reads, trains, evaluates and reports.
@@ -207,6 +212,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, a.stopped(run, result)
 	}
 	out := newTrainResult(k.Name, run, m.Slab(), result)
+	out.Ranks = a.ranks
 	out.Notes = slices.Concat(notes, firstIsBest(result), moved(result))
 	if !a.quiet {
 		out.told = len(notes)
@@ -462,6 +468,7 @@ type trainResult struct {
 	BestEpoch  int        `json:"best_epoch,omitempty"` // the epoch whose weights were kept, from 1; absent where none was chosen
 	Stopped    train.Stop `json:"stopped"`              // why it ended: epochs (all done), steps (all done), time (is up), patience (no more improvement) or asked
 	Seconds    float64    `json:"seconds"`              // wall time of the training
+	Ranks      int        `json:"ranks,omitempty"`      // processes that trained together; absent where it was one
 	Report     string     `json:"report"`               // the report's file
 	Evaluation any        `json:"evaluation,omitempty"` // of the test part or, without one, of the validation part, as evaluate prints it; absent if there is neither
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated
