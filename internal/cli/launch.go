@@ -143,6 +143,9 @@ type rankProcess struct {
 	killed bool // by the launcher
 }
 
+// launcherName is what dist.Find calls this launcher.
+const launcherName = "carousel launch"
+
 // graceAfterFailure is the time in which ranks end by themselves after one has failed: they
 // notice it by their connections. Those that are not connected yet are then asked to end,
 // and killed after the same time again.
@@ -224,10 +227,12 @@ func (a *app) startRanks(l *launch) error {
 	}
 	first := slices.MaxFunc(failed, func(x, y *rankProcess) int { return x.guilt() - y.guilt() }) // of equal ones the first that ended
 	a.json = object && ranks[0].ProcessState.ExitCode() < 0                                       // it may have printed none
-	switch code := first.ProcessState.ExitCode(); code {
-	case exitInterrupted:
-		return &launchFailed{code: code} // rank 0 has said how to go on
-	case -1:
+	switch code := first.ProcessState.ExitCode(); {
+	case code == exitInterrupted: // rank 0 has said how to go on
+		return &launchFailed{code: exitInterrupted}
+	case first.killed:
+		return &launchFailed{exitInterrupted, "interrupted"}
+	case code < 0:
 		return &launchFailed{exitFailure, fmt.Sprintf("rank %d was ended by a signal (%v)", first.rank, first.ProcessState)}
 	default:
 		return &launchFailed{code, fmt.Sprintf("rank %d failed with exit code %d%s", first.rank, code, first.said.last())}
@@ -263,9 +268,11 @@ func (r *rankProcess) guilt() int {
 	case r.killed:
 		return -2
 	case code < 0: // by a signal
-		return 4
+		return 5
 	case code == exitInterrupted:
 		return -1
+	case code == exitMisuse && r.rank == 0: // the others may have found the same
+		return 4
 	case code == exitMisuse:
 		return 3
 	case r.said == nil: // it may have named another one

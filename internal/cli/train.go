@@ -414,9 +414,16 @@ func (a *app) cutShort(run *trainRun) error {
 	return &interrupted{"interrupted; to continue: " + a.resumeCommand()}
 }
 
-// resumeCommand is this command with --resume, without the password of a study's address.
+// resumeCommand is this command with --resume, without the password of a study's address;
+// of a rank that which started all of them, as far as it is known.
 func (a *app) resumeCommand() string {
 	words := []string{"carousel"}
+	if p := a.place; p != nil {
+		if p.Launcher != launcherName || p.LocalSize < p.Size {
+			return fmt.Sprintf("start all %d ranks again, with --resume", p.Size)
+		}
+		words = append(words, "launch", "-n", strconv.Itoa(p.Size), "--")
+	}
 	resumes := false
 	for _, arg := range a.args {
 		resumes = resumes || arg == "--resume"
