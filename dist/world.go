@@ -122,13 +122,11 @@ func (w *World) sumRounded(v, residual []float32) error {
 		w.leaves[w.Rank()] = own[i:][:n]
 		copy(own[i:], w.tree())
 	}
-	w.round(w.rounded[lo:hi], lost, own)
+	sum := w.rounded[lo:hi]
+	w.round(sum, lost, own)
 	for r := range w.send {
 		lo, hi := w.chunk(len(v), r)
-		w.send[r], w.recv[r] = bytesOf(w.rounded[lo:hi]), bytesOf(w.rounded[lo:hi])
-		if r != w.Rank() {
-			w.send[r] = w.send[w.Rank()]
-		}
+		w.send[r], w.recv[r] = bytesOf(sum), bytesOf(w.rounded[lo:hi])
 	}
 	if err := w.t.Exchange(w.send, w.recv); err != nil {
 		return err

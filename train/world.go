@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -104,22 +105,47 @@ func (t *trainer[B]) agree() error {
 	return nil
 }
 
-// meet tells all ranks, before each step, the time on rank 0's clock and
-// whether one of them was asked to stop.
-func (t *trainer[B]) meet(stop bool) (stops bool, err error) {
-	own, all := t.meeting[:2], t.meeting[2:]
-	own[0], own[1] = 0, t.elapsed().Seconds()
-	if stop {
-		own[0] = 1
+// wish is what a rank wants of all.
+type wish int
+
+const (
+	goOn wish = iota
+	stop
+	pause
+)
+
+// wishOf is stop or pause if ctx is cancelled.
+func wishOf(ctx context.Context) wish {
+	switch {
+	case ctx.Err() == nil:
+		return goOn
+	case context.Cause(ctx) == ErrPause:
+		return pause
 	}
+	return stop
+}
+
+// meet tells all ranks, before each step and at the end of an epoch, the time on rank
+// 0's clock and what each wishes. It returns errInterrupted or ErrPause if one of them
+// does not wish to go on.
+func (t *trainer[B]) meet(w wish) error {
+	own, all := t.meeting[:2], t.meeting[2:]
+	own[0], own[1] = float64(max(w, t.wish)), t.elapsed().Seconds()
+	t.wish = goOn
 	if err := t.world.Gather(own, all); err != nil {
-		return false, err
+		return err
 	}
 	t.told = time.Duration(all[1] * float64(time.Second))
 	for i := 0; i < len(all); i += 2 {
-		stops = stops || all[i] != 0
+		w = max(w, wish(all[i]))
 	}
-	return stops, nil
+	switch w {
+	case stop:
+		return errInterrupted
+	case pause:
+		return ErrPause
+	}
+	return nil
 }
 
 // clock returns the wall time used by limits and schedules, the same on all
