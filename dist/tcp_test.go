@@ -338,30 +338,27 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-// A second process with a rank's number is refused at once, during the start and
+// Of two processes with a rank's number one is refused at once, during the start and
 // after it, and the job works.
 func TestRankTooMany(t *testing.T) {
 	list := places(t, 3)
-	var all sync.WaitGroup
-	ranks, errs := make([]dist.Transport, 3), make([]error, 3)
-	for r := range 2 {
-		all.Go(func() { ranks[r], errs[r] = dist.Connect(t.Context(), list[r], nil) })
+	wrong := func(err error) bool {
+		return err == nil || !strings.Contains(err.Error(), "one too many") || !strings.Contains(err.Error(), "own number")
 	}
-	time.Sleep(200 * time.Millisecond)
-	refused := func() {
-		t.Helper()
-		if _, err := dist.Connect(t.Context(), list[1], nil); err == nil || !strings.Contains(err.Error(), "one too many") || !strings.Contains(err.Error(), "own number") {
-			t.Errorf("a second rank 1: %v", err)
-		}
+	ranks, errs := connect(t.Context(), append(list, list[1]), nil)
+	if errs[1] != nil {
+		ranks[1], errs[1], errs[3] = ranks[3], errs[3], errs[1]
 	}
-	refused()
-	ranks[2], errs[2] = dist.Connect(t.Context(), list[2], nil)
-	all.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(errs[:3]...); err != nil {
 		t.Fatal(err)
 	}
-	refused()
-	onAll(t, ranks, func(w *dist.World) error { return errors.Join(gatherAndShare(w), w.Close()) })
+	if wrong(errs[3]) {
+		t.Errorf("a second rank 1 at the start: %v", errs[3])
+	}
+	if _, err := dist.Connect(t.Context(), list[1], nil); wrong(err) {
+		t.Errorf("a second rank 1 after the start: %v", err)
+	}
+	onAll(t, ranks[:3], func(w *dist.World) error { return errors.Join(gatherAndShare(w), w.Close()) })
 }
 
 // An Abort ends the calls of all ranks, pending and later, with its rank and reason.
