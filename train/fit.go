@@ -42,10 +42,16 @@ import (
 // every 16th step and at the last of an epoch, so as not to wait for it, and
 // means over an epoch are means over those readings.)
 func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
+	var reduce *reducer
+	ended := false
 	defer func() {
-		if err != nil {
+		switch {
+		case !ended:
+			o.world().Abort(errors.New("it panicked"))
+		case err != nil:
 			o.world().Abort(err)
 		}
+		reduce.stop()
 	}()
 	if o.Adjust != nil {
 		own := *o
@@ -54,9 +60,12 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 	}
 	t, err := newTrainer(job, *o)
 	if err != nil {
+		ended = true
 		return nil, err
 	}
+	reduce = t.reduce
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
+	ended = true
 	if shape != nil {
 		return nil, shape
 	}
@@ -96,18 +105,20 @@ type trainer[B any] struct {
 	meeting    []float64
 	wish       wish          // for the next meeting
 	told       time.Duration // elapsed time on rank 0's clock
-	chunk      []float32     // of the gradient, on its way to the other ranks
+	reduce     *reducer      // nil with one rank
+	exposed    time.Duration // as Result.Exposed
 
-	best      device.Buffer
-	bestDirty bool   // best has not been written
-	device    string // its name
-	metrics   *os.File
-	events    *events
-	begun     time.Time
-	before    time.Duration // spent in earlier sessions
-	saved     time.Duration // on the clock
-	savedStep int
-	resumedAt int
+	best        device.Buffer
+	bestDirty   bool   // best has not been written
+	device      string // its name
+	metrics     *os.File
+	events      *events
+	begun       time.Time
+	before      time.Duration // spent in earlier sessions
+	saved       time.Duration // on the clock
+	savedStep   int
+	resumedAt   int
+	resumedFrom string // the checkpoint's checksum; "" at step 0
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
@@ -120,12 +131,12 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.weights, t.losses = make([]float64, t.perStep), make([]float64, t.perStep)
 	t.own, t.meeting = make([]float64, o.Accumulate), make([]float64, 2+2*t.size)
 	if t.size > 1 {
-		t.chunk = make([]float32, min(sumChunk, t.slab.Grads().N))
+		t.reduce = newReducer(t.slab, &o)
 	}
 	if t.rank > 0 {
 		t.o.Progress, t.o.TensorBoard = nil, false
 	}
-	if t.o.OnReady != nil {
+	if t.o.OnReady != nil || t.size > 1 {
 		t.ready = t.complete
 	}
 	if job.Batches != nil {
@@ -179,6 +190,9 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
 	if o.Precision != tensor.Float32 {
 		t.device += " " + o.Precision.String()
+	}
+	if o.Compress && t.size > 1 {
+		t.device += " with sums in bf16"
 	}
 	if o.Precision == tensor.Float16 {
 		if err := tensor.Catch(func() { t.scaler = optim.NewGradScaler(o.Scaler) }); err != nil {
@@ -236,6 +250,9 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 			return nil, errors.Join(err, t.close())
 		}
 	}
+	if t.reduce != nil {
+		t.reduce.start()
+	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
 	defer func() {
@@ -272,7 +289,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
 		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, Skipped: t.Skipped, ResumedAt: t.resumedAt, Devices: t.Devices,
-		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(),
+		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(), Exposed: t.exposed,
 	}
 }
 
@@ -385,6 +402,9 @@ func (t *trainer[B]) load() error {
 	t.Carry = nil
 	t.before = time.Duration(s.Seconds * float64(time.Second))
 	t.resumedAt, t.savedStep = t.Step, t.Step
+	if t.Step > 0 {
+		t.resumedFrom = f.Meta["crc32c"]
+	}
 	return nil
 }
 
@@ -395,6 +415,8 @@ func (t *trainer[B]) save() error {
 	if t.o.Dir == "" {
 		return nil
 	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "checkpoint", from) }()
 	if t.job.Carry != nil {
 		carry, err := t.carried()
 		if err != nil {
@@ -575,7 +597,11 @@ func (t *trainer[B]) step() error {
 	lr := t.rate()
 	first := t.rank * t.o.Accumulate
 	t.last = len(t.group) - 1
+	if t.reduce != nil {
+		t.reduce.begin()
+	}
 	for i, b := range t.group {
+		from := t.o.Timeline.now()
 		t.tape.Reset()
 		t.tape.Seed(t.o.Seed, uint64(t.Step)*uint64(t.perStep)+uint64(first+i))
 		l := t.job.Loss(t.tape, b.data)
@@ -586,6 +612,8 @@ func (t *trainer[B]) step() error {
 			l = tensor.MulScalar(l, float32(share(t.weights[first+i], total)))
 		}
 		l = t.scaler.Scale(l)
+		t.o.Timeline.span(trackTraining, "forward", from)
+		from = t.o.Timeline.now()
 		if i < t.last {
 			l.Backward()
 			t.sum.put(i)
@@ -597,14 +625,24 @@ func (t *trainer[B]) step() error {
 				t.sum.finish(i, 0, t.slab.Grads().N)
 			}
 		}
+		t.o.Timeline.span(trackTraining, "backward", from)
 		t.loader.release(b)
 	}
 	if t.last < 0 { // no batch of a short step is left for this rank
 		t.slab.Device().Backend().Fill(t.slab.Grads(), nothing)
-		for i := len(t.slab.Params) - 1; i >= 0 && t.ready != nil; i-- {
-			t.o.OnReady(t.slab.Range(i))
+		t.reduce.idle = true
+		for i := len(t.slab.Params) - 1; i >= 0; i-- {
+			t.hand(t.slab.Range(i))
 		}
 	}
+	if t.reduce != nil {
+		if err := t.reduce.finish(); err != nil {
+			return err
+		}
+		t.exposed += t.reduce.exposed
+	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "optimizer", from) }()
 	loss := 0.0
 	if read {
 		if err := t.world.Gather(t.own, t.losses); err != nil {
@@ -613,9 +651,6 @@ func (t *trainer[B]) step() error {
 		for i, l := range t.losses[:n] {
 			loss += share(t.weights[i], total) * l
 		}
-	}
-	if err := t.sumRanks(); err != nil {
-		return err
 	}
 	t.scaler.Unscale(t.opt)
 	if t.o.OnGradients != nil {
@@ -640,9 +675,13 @@ func (t *trainer[B]) step() error {
 		Step: t.Step, Epoch: t.Epoch + 1, Loss: loss, GradNorm: norm, LR: lr, Skipped: !taken,
 		Samples: t.samplesOfStep(), PerEpoch: t.perEpoch, TapeBytes: t.tape.Bytes(),
 	}
+	if t.reduce != nil {
+		t.taken.Exposed = t.reduce.exposed
+	}
 	if !taken {
 		t.Skipped++
 		t.Overflows++
+		t.reduce.forget()
 		t.showScale()
 		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())
 		if t.Overflows < MostSkipped {
@@ -699,10 +738,21 @@ func share(weight, total float64) float64 {
 	return 0
 }
 
-// complete finishes a parameter's gradient and calls OnReady.
+// complete finishes a parameter's gradient and hands it over.
 func (t *trainer[B]) complete(lo, hi int) {
 	t.sum.finish(t.last, lo, hi)
-	t.o.OnReady(lo, hi)
+	t.hand(lo, hi)
+}
+
+// hand gives a gradient that is complete on this rank to OnReady and then to the other
+// ranks.
+func (t *trainer[B]) hand(lo, hi int) {
+	if t.o.OnReady != nil {
+		t.o.OnReady(lo, hi)
+	}
+	if t.reduce != nil {
+		t.reduce.ready(lo)
+	}
 }
 
 // gather collects this rank's batches of a step of n, and returns the sum of the
@@ -900,7 +950,9 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	var val map[string]float64
 	err = ctx.Err()
 	if err == nil {
+		from := t.o.Timeline.now()
 		val, err = t.job.Validate(ctx, t.infer)
+		t.o.Timeline.span(trackTraining, "validation", from)
 	}
 	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("train: validation after epoch %d: %w", r.Epoch, err)

@@ -13,7 +13,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/carousel-ml/carousel/internal/cpu"
+	"github.com/carousel-ml/carousel/internal/device/forwardtest"
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
@@ -90,6 +94,8 @@ type outcome struct {
 	history string
 	stopped train.Stop
 	steps   int
+	devices string
+	exposed time.Duration
 }
 
 func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
@@ -104,7 +110,7 @@ func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
 		h[i].Seconds = 0
 	}
 	text, _ := json.Marshal(h)
-	o.history, o.stopped, o.steps = string(text), r.Stopped, r.Steps
+	o.history, o.stopped, o.steps, o.devices, o.exposed = string(text), r.Stopped, r.Steps, strings.Join(r.Devices, ", "), r.Exposed
 	return o
 }
 
@@ -358,8 +364,8 @@ func TestRanksResume(t *testing.T) {
 func TestRanksThatFail(t *testing.T) {
 	broken := errors.New("broken")
 	for want, prepare := range map[string]func(m member){
-		"rank 1 has other settings": func(m member) { m.o.Seed = uint64(m.rank) },
-		"or weights": func(m member) {
+		"rank 1 has seed 1, rank 0 has 0": func(m member) { m.o.Seed = uint64(m.rank) },
+		"rank 1 begins with other weights": func(m member) {
 			if m.rank == 1 {
 				m.job.Slab.Lookup("head.bias").Write([]float32{3})
 			}
@@ -401,6 +407,89 @@ func TestRanksThatFail(t *testing.T) {
 				t.Errorf("rank %d: got %v, want %q", rank, err, want)
 			}
 		}
+	}
+}
+
+// A rank that differs from rank 0 is named on every rank, with what differs, before
+// anything is written.
+func TestRanksDiffer(t *testing.T) {
+	print := func(text, lr string) train.Fingerprint {
+		return train.Fingerprint{Settings: map[string]string{"lr": lr}, Data: map[string]string{"training text": text}}
+	}
+	elsewhere := tensor.NewDevice(forwardtest.New(cpu.New(simd.Best())))
+	for want, spoil := range map[string]func(m member){
+		"rank 1 has lr 0.2, rank 0 has 0.1; give all ranks the same settings":        func(m member) { m.o.Fingerprint = print("a", "0.2") },
+		"rank 1 has other data than rank 0: training text; give all ranks":           func(m member) { m.o.Fingerprint = print("b", "0.1") },
+		"rank 1 computes with forward:cpu/":                                          func(m member) { read(m, false, elsewhere) },
+		"rank 1 has epochs: 5, rank 0 has 4":                                         func(m member) { m.o.Epochs = 5 },
+		"rank 1 has steps: 9, rank 0 has 0":                                          func(m member) { m.o.Steps = 9 },
+		"rank 1 has accumulate: 1, rank 0 has 2":                                     func(m member) { m.o.Accumulate = 1 },
+		"rank 1 has learning rate at step 1: 0.01, rank 0 has 0.0099390":             func(m member) { m.o.Schedule = optim.Constant(1e-2) },
+		"rank 1 has sums in bf16: yes, rank 0 has no":                                func(m member) { m.o.Compress = true },
+		"rank 1 has resuming: yes, rank 0 has no":                                    func(m member) { m.o.Resume = true },
+		"rank 1 has samples 7, rank 0 has 41":                                        func(m member) { m.job.Samples = 7 },
+		"rank 1 begins with other weights than rank 0; start all ranks with the":     func(m member) { m.job.Slab.Lookup("head.bias").Write([]float32{3}) },
+		"rank 1 has carried state: yes, rank 0 has no; give all ranks the same":      func(m member) { remembering(m, 4) },
+		"rank 1 has an output directory: no, rank 0 has yes; give all ranks the sam": func(m member) { m.o.Dir = "" },
+	} {
+		dir := t.TempDir()
+		_, errs := together(t, 3, 2, func(m member) {
+			m.o.Dir, m.o.Fingerprint = dir, print("a", "0.1")
+			if m.rank == 1 {
+				spoil(m)
+			}
+		})
+		for rank, err := range errs {
+			if err == nil || !strings.Contains(err.Error(), want) || err.Error() != errs[0].Error() || strings.Contains(err.Error(), "\n") {
+				t.Errorf("rank %d: got %v, want %q", rank, err, want)
+			}
+		}
+		if train.HasCheckpoint(dir) {
+			t.Errorf("%s: a checkpoint was written", want)
+		}
+	}
+}
+
+// A rank that does not see rank 0's checkpoint, or sees another, is named; so are the
+// numbers of ranks that can go on from it.
+func TestRanksSeeOneCheckpoint(t *testing.T) {
+	run := func(ranks, accumulate, steps int, prepare func(m member)) []error {
+		_, errs := together(t, ranks, accumulate, func(m member) {
+			m.o.Steps, m.o.Resume = steps, true
+			prepare(m)
+		})
+		return errs
+	}
+	dir, other, empty := t.TempDir(), t.TempDir(), t.TempDir()
+	run(2, 2, 3, func(m member) { m.o.Dir = dir })
+	run(2, 2, 2, func(m member) { m.o.Dir = other })
+	for _, c := range []struct {
+		zero, two string
+		want      string
+	}{
+		{dir, empty, "rank 2 goes on from step 0, rank 0 from step 3; let all ranks see the directory"},
+		{empty, dir, "rank 1 goes on from step 3, rank 0 from step 0; let all ranks see the directory"},
+		{dir, other, "rank 2 goes on from step 2, rank 0 from step 3; let all ranks see the directory"},
+	} {
+		for rank, err := range run(4, 1, 4, func(m member) {
+			m.o.Dir = c.zero
+			if m.rank == 2 || m.rank == 1 && c.zero == empty {
+				m.o.Dir = c.two
+			}
+		}) {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("rank %d: got %v, want %q", rank, err, c.want)
+			}
+		}
+	}
+	const want = "made with accumulate x ranks 4, this run has 6; resume with 1 rank with accumulate 4, 2 with 2 or 4 with 1, or start"
+	for rank, err := range run(3, 2, 4, func(m member) { m.o.Dir = dir }) {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("rank %d: got %v, want %q", rank, err, want)
+		}
+	}
+	if errs := run(4, 1, 4, func(m member) { m.o.Dir = dir }); errors.Join(errs...) != nil {
+		t.Error(errs)
 	}
 }
 
