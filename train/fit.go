@@ -64,6 +64,7 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 		return nil, err
 	}
 	reduce = t.reduce
+	ctx = WithWorld(ctx, t.world)
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
 	ended = true
 	if shape != nil {
@@ -271,6 +272,9 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
+	if stopped == StopInterrupted {
+		end(ctx)
+	}
 	if err == nil || errors.Is(err, ErrPause) {
 		serr := t.save()
 		if serr == nil {

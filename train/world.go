@@ -85,8 +85,11 @@ const (
 	pause
 )
 
-// wishOf is stop or pause if ctx is cancelled.
+// wishOf is stop or pause if ctx is cancelled, or this rank's own context.
 func wishOf(ctx context.Context) wish {
+	if s := sharingOf(ctx); s != nil {
+		ctx = s.own
+	}
 	switch {
 	case ctx.Err() == nil:
 		return goOn

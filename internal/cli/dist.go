@@ -122,6 +122,22 @@ func (a *app) leave(failed error) error {
 	return failed
 }
 
+// timeline creates the file of --timeline; nil if there is none.
+func (a *app) timeline(run *trainRun) (*train.Timeline, error) {
+	if run.Timeline == "" {
+		return nil, nil
+	}
+	rank := 0
+	if a.place != nil {
+		rank = a.place.Rank
+	}
+	t, err := train.NewTimeline(timelineOf(run.Timeline, rank), rank)
+	if err != nil {
+		return nil, wrongFlag("timeline", "--timeline %s: %v", run.Timeline, plainFileError(err))
+	}
+	return t, nil
+}
+
 // timelineOf is the file of a rank's timeline: that given for rank 0, and with the rank before
 // its extension for the others.
 func timelineOf(file string, rank int) string {

@@ -199,6 +199,14 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	}
 	a.remarks(notes) // now, while it can still be stopped
 	where := a.where(run)
+	if where.Timeline, err = a.timeline(run); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := where.Timeline.Close(); err != nil {
+			a.remark(fmt.Sprintf("the timeline %s is not whole: %v", run.Timeline, plainFileError(err)))
+		}
+	}()
 	var told *kubeflow
 	if a.writes() {
 		told = newKubeflow(os.Getenv, a.remark)
@@ -217,7 +225,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if !a.quiet {
 		out.told = len(notes)
 	}
-	//ctx = train.WithWorld(ctx, a.joined())
+	ctx = train.WithWorld(ctx, a.joined())
 	if err := m.Recognise(ctx, d); err != nil { // so that the scores are those of evaluate on the same files
 		return nil, err
 	}
@@ -386,7 +394,7 @@ func (a *app) progress() *train.Progress {
 
 // where returns the options of a training run: its directory and progress.
 func (a *app) where(run *trainRun) *train.Run {
-	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined()}
+	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined(), Compress: run.Reduce == "bf16"}
 }
 
 // stopped returns the error after Ctrl-C, which tells how to continue.
