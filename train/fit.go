@@ -107,6 +107,7 @@ type trainer[B any] struct {
 	wish       wish          // for the next meeting
 	told       time.Duration // elapsed time on rank 0's clock
 	reduce     *reducer      // nil with one rank
+	running    *running      // nil with one rank, or where nothing runs
 	exposed    time.Duration // as Result.Exposed
 
 	best        device.Buffer
@@ -158,6 +159,10 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
 	t.tape.SetPrecision(o.Precision)
+	if t.size > 1 {
+		t.running = newRunning(t.slab)
+		t.tape.OnRunning(t.running.note)
+	}
 	if err := keep32(t.slab, o.Keep32); err != nil {
 		return nil, err
 	}
@@ -644,6 +649,9 @@ func (t *trainer[B]) step() error {
 			return err
 		}
 		t.exposed += t.reduce.exposed
+		if err := t.running.apply(t.world); err != nil {
+			return err
+		}
 	}
 	from := t.o.Timeline.now()
 	defer func() { t.o.Timeline.span(trackTraining, "optimizer", from) }()

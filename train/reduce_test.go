@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -189,6 +190,58 @@ func TestTablesTravelByRow(t *testing.T) {
 					t.Errorf("%d ranks, tied %v: %d numbers travelled, want at most %d", ranks, tied, n, most)
 				}
 			}
+		}
+	}
+}
+
+// normed has running statistics, of which one layer sees the other's output.
+type normed struct {
+	In, Out *nn.BatchNorm
+	RNN     *nn.RNN
+	Head    *nn.Linear
+}
+
+// Running statistics are those of one process, also where a short step leaves ranks
+// without a batch, whose statistics move all the same.
+func TestRunningStatistics(t *testing.T) {
+	var nets []*normed
+	prepare := func(m member) *normed {
+		net := &normed{nn.NewBatchNorm(features), nn.NewBatchNorm(4), nn.NewGRU(features, 4, nil), nn.NewLinear(4, 1, nil)}
+		slab := tensor.Pack(nil, net, 1)
+		m.job.Slab, m.job.Optimizer = slab, optim.NewAdamW(slab, nil)
+		loss := func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+			n := len(b.lengths)
+			y, _ := net.RNN.Forward(net.In.Forward(tape.Sequences(b.x, b.lengths, n, longest, features)), nil)
+			return tensor.MSE(net.Head.Forward(tensor.LastStep(net.Out.Forward(y))), tape.Input(b.y, n, 1), nil)
+		}
+		m.job.Loss, m.job.Validate, m.job.Metric = loss, nil, ""
+		return net
+	}
+	want, errs := together(t, 1, 4, func(m member) { nets = append(nets, prepare(m)) })
+	if errs[0] != nil {
+		t.Fatal(errs[0])
+	}
+	if v := nets[0].Out.RunningVar.Read(); v[0] == 1 || v[0] <= 0 {
+		t.Fatalf("the running variance is %v", v)
+	}
+	for _, ranks := range []int{2, 4} {
+		got, errs := together(t, ranks, 4/ranks, func(m member) { prepare(m) })
+		for rank, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got[rank].bits, want[0].bits) || got[rank].history != want[0].history {
+				t.Errorf("%d ranks: rank %d has other statistics, weights or history than one process", ranks, rank)
+			}
+		}
+	}
+	_, errs = together(t, 2, 2, func(m member) {
+		net := prepare(m)
+		net.In.RunningMean.Running = false
+	})
+	for rank, err := range errs {
+		if err == nil || !strings.Contains(err.Error(), `statistic "in.running_mean" is not marked`) {
+			t.Errorf("rank %d: %v", rank, err)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -490,6 +491,145 @@ func TestRanksSeeOneCheckpoint(t *testing.T) {
 	}
 	if errs := run(4, 1, 4, func(m member) { m.o.Dir = dir }); errors.Join(errs...) != nil {
 		t.Error(errs)
+	}
+}
+
+// mortal is a world in which this rank dies at a call.
+type mortal struct {
+	train.World
+	left atomic.Int64
+}
+
+var errKilled = errors.New("killed")
+
+func (m *mortal) die() error {
+	if m.left.Add(-1) == 0 {
+		m.Abort(errKilled)
+		return errKilled
+	}
+	return nil
+}
+
+func (m *mortal) Sum(v, residual []float32) error {
+	return errors.Join(m.die(), m.World.Sum(v, residual))
+}
+
+func (m *mortal) Gather(own, all []float64) error {
+	return errors.Join(m.die(), m.World.Gather(own, all))
+}
+
+func (m *mortal) Share(own []byte) ([][]byte, error) {
+	err := m.die()
+	all, also := m.World.Share(own)
+	return all, errors.Join(err, also)
+}
+
+// Whichever rank dies at whichever call, all ranks end with an error that names it, and
+// what is left in the directory goes on to the bits of a run in which nobody died.
+func TestAnyRankMayDie(t *testing.T) {
+	run := func(dir string, at, victim int) ([]outcome, []error) {
+		return together(t, 2, 2, func(m member) {
+			remembering(m, 4)
+			m.o.Dir, m.o.Resume, m.o.Epochs, m.o.CheckpointEvery = dir, true, 2, 2
+			train.SetBucket(m.o, 300)
+			if m.rank == victim {
+				w := &mortal{World: m.o.World}
+				w.left.Store(int64(at))
+				m.o.World = w
+			}
+		})
+	}
+	whole := t.TempDir()
+	want, errs := run(whole, 0, 0)
+	if errors.Join(errs...) != nil {
+		t.Fatal(errs)
+	}
+	checkpoint := lastCheckpoint(t, whole)
+	died, resumed := 0, 0
+	for at := 1; ; at += 3 { // odd, so that the victims take turns
+		dir, victim := t.TempDir(), at%2
+		_, errs := run(dir, at, victim)
+		if errors.Join(errs...) == nil {
+			break
+		}
+		died++
+		for rank, err := range errs {
+			name := fmt.Sprintf("rank %d ended the run", victim)
+			if !errors.Is(err, errKilled) || rank != victim && !strings.Contains(err.Error(), name) {
+				t.Errorf("call %d of rank %d: rank %d ends with %v", at, victim, rank, err)
+			}
+		}
+		if train.HasCheckpoint(dir) {
+			resumed++
+		}
+		got, errs := run(dir, 0, 0)
+		if errors.Join(errs...) != nil {
+			t.Fatalf("after call %d of rank %d: %v", at, victim, errs)
+		}
+		if !slices.Equal(got[0].bits, want[0].bits) || lastCheckpoint(t, dir) != checkpoint {
+			t.Errorf("after call %d of rank %d the run goes on otherwise", at, victim)
+		}
+	}
+	if died < 15 || resumed < died-2 {
+		t.Errorf("%d deaths, %d of them with a checkpoint", died, resumed)
+	}
+}
+
+// A rank that panics leaves none waiting.
+func TestRankPanics(t *testing.T) {
+	for name, spoil := range map[string]func(m member){
+		"validation": func(m member) {
+			m.job.Validate = func(context.Context, *tensor.Tape) (map[string]float64, error) { panic("boom") }
+		},
+		"loss": func(m member) {
+			inner, calls := m.job.Loss, 0
+			m.job.Loss = func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+				if calls++; calls == 4 {
+					panic("boom")
+				}
+				return inner(tape, b)
+			}
+		},
+		"the pass": func(m member) {
+			calls := 0
+			m.o.OnReady = func(lo, hi int) {
+				if calls++; calls == len(m.job.Slab.Params)+3 { // while sums are under way
+					panic("boom")
+				}
+			}
+		},
+		"loading": func(m member) {
+			inner, calls := m.job.Load, 0
+			m.job.Load = func(b *ragged, samples []int) {
+				if calls++; calls == 4 {
+					panic("boom")
+				}
+				inner(b, samples)
+			}
+		},
+	} {
+		worlds := traintest.Worlds(2)
+		var all sync.WaitGroup
+		all.Go(func() {
+			job, o := newRagged(), raggedOptions()
+			o.World = worlds[0]
+			if _, err := train.Fit(t.Context(), job, o); err == nil || !strings.Contains(err.Error(), "rank 1 ended the run: it panicked") {
+				t.Errorf("%s: rank 0 ends with %v", name, err)
+			}
+		})
+		all.Go(func() {
+			defer func() {
+				if p := recover(); p != "boom" {
+					t.Errorf("%s: rank 1 panics with %v", name, p)
+				}
+			}()
+			job, o := newRagged(), raggedOptions()
+			o.World = worlds[1]
+			spoil(member{t, 1, job, o, nil})
+			_, err := train.Fit(t.Context(), job, o)
+			t.Errorf("%s: rank 1 ends with %v", name, err)
+		})
+		all.Wait()
 	}
 }
 
