@@ -21,17 +21,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/report"
 )
 
-// launch is what the command launch starts: ranks of one job, on this machine.
+// launch is what the command launch starts: ranks of a job on this machine, which is one of its
+// nodes.
 type launch struct {
-	ranks   int      // that it starts
-	first   int      // the number of the first of them
-	size    int      // ranks of the job
-	address string   // host:port, where rank 0 listens
-	secret  string   // of the job
-	args    []string // of each rank's command
+	node  *dist.Node
+	ranks int      // of each node
+	args  []string // of each rank's command
 }
 
 func (a *app) launchCommand() *cobra.Command {
@@ -94,7 +93,7 @@ func (a *app) launch(c *cobra.Command, n int, args []string) error {
 	case err != nil:
 		return task.FlagErrorFunc()(task, err)
 	}
-	a.ranks = l.size
+	a.ranks = l.node.Size * l.ranks
 	for _, check := range []func(*cobra.Command, []string) error{task.Args, a.start, task.PreRunE} {
 		if err := check(task, task.Flags().Args()); err != nil {
 			return err
@@ -108,17 +107,28 @@ func (a *app) launch(c *cobra.Command, n int, args []string) error {
 
 // launchOf is a launch of n ranks; given reports whether n was.
 func launchOf(n int, given bool) (*launch, error) {
-	if n < 1 {
-		if given {
-			return nil, wrongFlag("ranks", "--ranks %d: want the number of processes, 1 or more", n)
-		}
+	node, err := dist.FindNode(os.Getenv)
+	switch {
+	case err != nil:
+		return nil, misusef("%v", err)
+	case given && n < 1:
+		return nil, wrongFlag("ranks", "--ranks %d: want the number of processes, 1 or more", n)
+	case node == nil && !given:
 		return nil, wrongFlag("ranks", "launch needs -n, the number of processes, as in carousel launch -n 2 -- train TASK ...")
+	case node == nil:
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		node = &dist.Node{Size: 1, Address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Secret: []byte(rand.Text())}
+	case !given && node.Processes == 0:
+		return nil, wrongFlag("ranks", "PET_NPROC_PER_NODE is no number; give -n, the number of processes on each node")
+	case !given:
+		n = node.Processes
+	case node.Processes > 0 && node.Processes != n:
+		return nil, wrongFlag("ranks", "--ranks %d: PET_NPROC_PER_NODE wants %d on each node; leave -n out", n, node.Processes)
 	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	return &launch{ranks: n, size: n, address: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), secret: rand.Text()}, nil
+	return &launch{node: node, ranks: n}, nil
 }
 
 // freePort is a port of this machine on which nobody listens. It is below those that systems
@@ -225,8 +235,8 @@ func (a *app) startRanks(l *launch) error {
 	if len(failed) == 0 {
 		return nil
 	}
+	a.json = object && (ranks[0].rank > 0 || ranks[0].ProcessState.ExitCode() < 0)                // rank 0 is elsewhere, or may have printed none
 	first := slices.MaxFunc(failed, func(x, y *rankProcess) int { return x.guilt() - y.guilt() }) // of equal ones the first that ended
-	a.json = object && ranks[0].ProcessState.ExitCode() < 0                                       // it may have printed none
 	switch code := first.ProcessState.ExitCode(); {
 	case code == exitInterrupted: // rank 0 has said how to go on
 		return &launchFailed{code: exitInterrupted}
@@ -245,12 +255,9 @@ func (a *app) rankProcess(l *launch, i int, printing *sync.Mutex) *rankProcess {
 	if err != nil {
 		self = os.Args[0]
 	}
-	r := &rankProcess{Cmd: exec.Command(self, l.args...), rank: l.first + i}
-	r.Args[0] = os.Args[0]
-	r.Env = append(os.Environ(), "CAROUSEL_ALONE=", // it may be set for this process
-		"CAROUSEL_RANK="+strconv.Itoa(r.rank), "CAROUSEL_RANKS="+strconv.Itoa(l.size),
-		"CAROUSEL_LOCAL_RANK="+strconv.Itoa(i), "CAROUSEL_LOCAL_RANKS="+strconv.Itoa(l.ranks),
-		"CAROUSEL_ADDRESS="+l.address, "CAROUSEL_SECRET="+l.secret)
+	place := l.node.Place(i, l.ranks)
+	r := &rankProcess{Cmd: exec.Command(self, l.args...), rank: place.Rank}
+	r.Args[0], r.Env = os.Args[0], append(os.Environ(), place.Env()...)
 	if r.rank == 0 {
 		r.Stdout, r.Stderr = a.stdout, a.stderr
 	} else {

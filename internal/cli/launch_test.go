@@ -279,6 +279,7 @@ func TestPlacesOfOtherLaunchers(t *testing.T) {
 	job := strconv.Itoa(100000 + rand.IntN(100000))
 	host, port := freeAddress(t)
 	pet, petPort := freeAddress(t)
+	node, nodePort := freeAddress(t)
 	jax, jaxPort := freeAddress(t)
 	for name, env := range map[string]func(rank string) []string{
 		"torchrun": func(rank string) []string {
@@ -286,6 +287,9 @@ func TestPlacesOfOtherLaunchers(t *testing.T) {
 		},
 		"Kubeflow's torch policy": func(rank string) []string {
 			return []string{"PET_NNODES=2", "PET_NPROC_PER_NODE=1", "PET_NODE_RANK=" + rank, "PET_MASTER_ADDR=" + pet, "PET_MASTER_PORT=" + petPort}
+		},
+		launcherName: func(rank string) []string {
+			return []string{"PET_NNODES=2", "PET_NPROC_PER_NODE=1", "PET_NODE_RANK=" + rank, "PET_MASTER_ADDR=" + node, "PET_MASTER_PORT=" + nodePort}
 		},
 		"Kubeflow's jax policy": func(rank string) []string {
 			return []string{"JAX_NUM_PROCESSES=2", "JAX_PROCESS_ID=" + rank, "JAX_COORDINATOR_ADDRESS=" + net.JoinHostPort(jax, jaxPort)}
@@ -296,9 +300,13 @@ func TestPlacesOfOtherLaunchers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out := strings.Fields(name)[len(strings.Fields(name))-1] + name[:1]
-			other := one.start(t, env("1"), one.on(out))
-			first := one.run(t, env("0"), one.on(out))
+			out := strings.Trim(strings.ReplaceAll(name, " ", "-"), "'")
+			args := one.on(out)
+			if name == launcherName { // on each of two nodes
+				args = append([]string{"launch", "--"}, args...)
+			}
+			other := one.start(t, env("1"), args)
+			first := one.run(t, env("0"), args)
 			if code := other.end(t); code != exitOK || other.stdout.String() != "" || other.stderr.String() != "" {
 				t.Errorf("rank 1: exit %d, %s%s", code, other.stdout.String(), other.stderr.String())
 			}
