@@ -13,7 +13,8 @@ import (
 )
 
 // introduction is what a rank tells the others at the start of a run. All of it must be
-// alike but for ReadGap, of which the smallest is used.
+// alike but for what depends on hooks: whether there is an OnStep, and the steps between
+// readings of the loss.
 type introduction struct {
 	Program     string
 	Device      string
@@ -23,6 +24,7 @@ type introduction struct {
 	Step        int
 	Checkpoint  string // the checksum of the one that the run goes on from
 	Weights     string // their checksum
+	Tells       bool
 	ReadGap     int
 }
 
@@ -37,7 +39,7 @@ func (t *trainer[B]) agree() error {
 	}
 	own, err := json.Marshal(introduction{
 		Program: program(), Device: t.slab.Device().Name(), Fingerprint: t.Fingerprint, Settings: t.Settings, Options: t.options(),
-		Step: t.Step, Checkpoint: t.resumedFrom, Weights: checksum("", vectors(nil, "", t.slab, t.slab.Values())), ReadGap: t.readGap,
+		Step: t.Step, Checkpoint: t.resumedFrom, Weights: checksum("", vectors(nil, "", t.slab, t.slab.Values())), Tells: t.tells, ReadGap: t.readGap,
 	})
 	if err != nil {
 		return err
@@ -58,7 +60,7 @@ func (t *trainer[B]) agree() error {
 		if what := theirs.differs(&first); what != "" {
 			return fmt.Errorf("train: rank %d %s", rank, what)
 		}
-		t.readGap = min(t.readGap, theirs.ReadGap)
+		t.tells, t.readGap = t.tells || theirs.Tells, min(t.readGap, theirs.ReadGap)
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ type trainer[B any] struct {
 	perStep    int       // batches of a step, of all ranks
 	own        []float64 // what this rank reports of its batches
 	meeting    []float64
-	wish       wish          // for the next meeting
+	tells      bool          // some rank has an OnStep, after which all meet
 	told       time.Duration // elapsed time on rank 0's clock
 	reduce     *reducer      // nil with one rank
 	running    *running      // nil with one rank, or where nothing runs
@@ -154,7 +154,8 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, errors.New("train: there are no training batches")
 	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
-	if !t.slab.Device().RunsAhead() || o.OnStep != nil {
+	t.tells = o.OnStep != nil
+	if t.tells || !t.slab.Device().RunsAhead() {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
@@ -546,9 +547,24 @@ func (t *trainer[B]) limit() Stop {
 	return ""
 }
 
-// loop takes steps and closes epochs until something ends the run. It may begin
-// in the middle of an epoch, or at the end of one that is not closed yet.
+// loop takes steps and closes epochs until something ends the run, of which the error
+// tells if it is none of a run's ends.
 func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
+	stopped, err := t.epochs(ctx)
+	switch {
+	case errors.Is(err, ErrPause):
+		return StopInterrupted, err
+	case errors.Is(err, errInterrupted):
+		return StopInterrupted, nil
+	case errors.Is(err, ErrStop):
+		return StopAsked, nil
+	}
+	return stopped, err
+}
+
+// epochs is loop. It may begin in the middle of an epoch, or at the end of one that is not
+// closed yet.
+func (t *trainer[B]) epochs(ctx context.Context) (Stop, error) {
 	for {
 		if t.o.Patience > 0 && t.Bad >= t.o.Patience {
 			return StopPatience, nil
@@ -560,11 +576,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			if err := t.meet(wishOf(ctx)); errors.Is(err, errInterrupted) {
-				return StopInterrupted, nil
-			} else if errors.Is(err, ErrPause) {
-				return StopInterrupted, err
-			} else if err != nil {
+			if err := t.meet(wishOf(ctx)); err != nil {
 				return "", err
 			}
 			if err := t.step(); err != nil {
@@ -579,14 +591,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 				}
 			}
 		}
-		switch err := t.closeEpoch(ctx); {
-		case errors.Is(err, errInterrupted):
-			return StopInterrupted, nil
-		case errors.Is(err, ErrPause):
-			return StopInterrupted, err
-		case errors.Is(err, ErrStop):
-			return StopAsked, nil
-		case err != nil:
+		if err := t.closeEpoch(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -722,21 +727,27 @@ func (t *trainer[B]) step() error {
 	return nil
 }
 
-// tell calls OnStep.
+// tell calls OnStep, and does on all ranks what it asks for on one.
 func (t *trainer[B]) tell() error {
-	if t.o.OnStep == nil {
+	if !t.tells {
 		return nil
 	}
-	err := t.o.OnStep(t.taken)
-	switch {
-	case errors.Is(err, ErrStop):
-		t.asked = true
-	case errors.Is(err, ErrPause) && t.size > 1:
-		t.wish = pause // when all ranks know
-	default:
-		return err
+	w := goOn
+	if t.o.OnStep != nil {
+		switch err := t.o.OnStep(t.taken); {
+		case errors.Is(err, ErrStop):
+			w = finish
+		case errors.Is(err, ErrPause):
+			w = pause
+		case err != nil:
+			return err
+		}
 	}
-	return nil
+	err := t.meet(w)
+	if errors.Is(err, ErrStop) {
+		t.asked, err = true, nil
+	}
+	return err
 }
 
 // samplesOfStep is the mean number of samples of a step.
@@ -886,7 +897,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 		err := hook(r)
 		switch {
 		case errors.Is(err, ErrStop):
-			asked = max(asked, stop)
+			asked = max(asked, finish)
 		case errors.Is(err, ErrPause):
 			asked = pause
 		default:
@@ -925,12 +936,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if err := ask(t.o.OnEpoch); err != nil {
 		return err
 	}
-	if err := t.meet(asked); errors.Is(err, errInterrupted) {
-		return ErrStop
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return t.meet(asked)
 }
 
 func (t *trainer[B]) logEpoch(r Record) error {

@@ -1,9 +1,13 @@
 package train_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -80,6 +84,70 @@ func TestSumsBeginDuringTheBackwardPass(t *testing.T) {
 		if !slices.Equal(got[rank].bits, want[0].bits) {
 			t.Errorf("rank %d has other weights than one process", rank)
 		}
+	}
+}
+
+// slow is a world whose sums take their time.
+type slow struct{ train.World }
+
+func (s slow) Sum(v, residual []float32) error {
+	time.Sleep(200 * time.Microsecond)
+	return s.World.Sum(v, residual)
+}
+
+// What a rank waits for after its backward passes is told by the step, adds up in the
+// result and is a span of its timeline, whose track of sums has every bucket.
+func TestExposedTime(t *testing.T) {
+	dir := t.TempDir()
+	var told [2]time.Duration
+	var lines [2]*train.Timeline
+	got, errs := together(t, 2, 2, func(m member) {
+		m.o.World = slow{m.o.World}
+		train.SetBucket(m.o, 200)
+		line, err := train.NewTimeline(filepath.Join(dir, fmt.Sprint(m.rank)), m.rank)
+		if err != nil {
+			t.Error(err)
+		}
+		lines[m.rank], m.o.Timeline = line, line
+		m.o.OnStep = func(s train.Step) error {
+			told[m.rank] += s.Exposed
+			return nil
+		}
+	})
+	for rank, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[rank].exposed != told[rank] || told[rank] < 200*time.Microsecond {
+			t.Errorf("rank %d: the steps waited for %v, the run for %v", rank, told[rank], got[rank].exposed)
+		}
+	}
+	if err := errors.Join(lines[0].Close(), lines[1].Close()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events []struct {
+		Name     string
+		Pid, Tid int
+	}
+	if err := json.Unmarshal(text, &events); err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, e := range events {
+		if e.Pid != 1 {
+			t.Errorf("%+v is of another rank", e)
+		}
+		if strings.HasPrefix(e.Name, "sum ") && e.Tid == 1 {
+			e.Name = "sum"
+		}
+		count[e.Name]++
+	}
+	if n := got[1].steps; count["wait for sums"] != n || count["sum"] < 2*n {
+		t.Errorf("events of %d steps: %v", n, count)
 	}
 }
 

@@ -148,8 +148,8 @@ type Hooks struct {
 
 	// OnStep is called after each optimizer step, also one that a scaler skipped.
 	// Return ErrStop to end the run as a limit does: the epoch is closed early,
-	// without an error; another error ends the run with it at once. Several ranks
-	// see the same losses, and must decide alike.
+	// without an error; another error ends the run with it at once. What one rank
+	// asks for, all do.
 	OnStep func(s Step) error
 
 	// Adjust is called once, before anything else, and may change the options that

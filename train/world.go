@@ -80,9 +80,10 @@ func (r *Run) Writes() bool { return r.Dir != "" && r.world().Rank() == 0 }
 type wish int
 
 const (
-	goOn wish = iota
-	stop
-	pause
+	goOn   wish = iota
+	finish      // as a limit does
+	stop        // at once
+	pause       // likewise, with ErrPause
 )
 
 // wishOf is stop or pause if ctx is cancelled, or this rank's own context.
@@ -100,12 +101,11 @@ func wishOf(ctx context.Context) wish {
 }
 
 // meet tells all ranks, before each step and at the end of an epoch, the time on rank
-// 0's clock and what each wishes. It returns errInterrupted or ErrPause if one of them
-// does not wish to go on.
+// 0's clock and what each wishes. If one of them does not wish to go on, it returns
+// ErrStop, errInterrupted or ErrPause.
 func (t *trainer[B]) meet(w wish) error {
 	own, all := t.meeting[:2], t.meeting[2:]
-	own[0], own[1] = float64(max(w, t.wish)), t.elapsed().Seconds()
-	t.wish = goOn
+	own[0], own[1] = float64(w), t.elapsed().Seconds()
 	if err := t.world.Gather(own, all); err != nil {
 		return err
 	}
@@ -113,13 +113,7 @@ func (t *trainer[B]) meet(w wish) error {
 	for i := 0; i < len(all); i += 2 {
 		w = max(w, wish(all[i]))
 	}
-	switch w {
-	case stop:
-		return errInterrupted
-	case pause:
-		return ErrPause
-	}
-	return nil
+	return [...]error{goOn: nil, finish: ErrStop, stop: errInterrupted, pause: ErrPause}[min(w, pause)]
 }
 
 // clock returns the wall time used by limits and schedules, the same on all

@@ -775,6 +775,27 @@ func TestRanksStopTogether(t *testing.T) {
 				return nil
 			}
 		}},
+		"step": {train.StopAsked, func(m member) {
+			if m.rank == 1 {
+				m.o.OnStep = func(s train.Step) error {
+					if s.Step == 5 {
+						return train.ErrStop
+					}
+					return nil
+				}
+			}
+		}},
+		"last step of an epoch": {train.StopAsked, func(m member) {
+			m.o.ValidateEvery = 3
+			if m.rank == 1 {
+				m.o.OnStep = func(s train.Step) error {
+					if s.Step == 6 {
+						return train.ErrStop
+					}
+					return nil
+				}
+			}
+		}},
 		"time of rank 0": {train.StopTime, func(m member) {
 			m.o.Epochs, m.o.MaxTime = 1e6, 30e6
 		}},
