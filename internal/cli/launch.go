@@ -164,6 +164,7 @@ const graceAfterFailure = 5 * time.Second
 // startRanks starts the ranks and waits until all have ended.
 func (a *app) startRanks(l *launch) error {
 	runtime.LockOSThread() // the system ends the ranks when the thread that started them is gone
+	defer runtime.UnlockOSThread()
 	a.catching.Store(true)
 	defer a.catching.Store(false)
 	signals := make(chan os.Signal, 8)
