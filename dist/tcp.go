@@ -90,6 +90,7 @@ const (
 	dialTime      = 5 * time.Second  // of one attempt
 	controlTime   = time.Second      // for a message of some bytes to a socket that is empty
 	graceTime     = 2 * time.Second  // from a broken link to news of its rank
+	patience      = 3 * time.Second  // until rank 0 says for whom it waits
 	handshakes    = 256              // at the same time
 )
 
@@ -228,25 +229,35 @@ func (t *tcp) host(ctx context.Context, address string, wait time.Duration) erro
 	t.running.Go(t.serve)
 	late, stop := context.WithTimeout(ctx, wait)
 	defer stop()
+	absent := func(arrived func(p *peer) bool) (ranks []int) {
+		for _, p := range t.peers[1:] {
+			if !arrived(p) {
+				ranks = append(ranks, p.rank)
+			}
+		}
+		return ranks
+	}
 	missing := func(err error, arrived func(p *peer) bool) error {
 		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		var ranks []int
-		for _, p := range t.peers[1:] {
-			if !arrived(p) {
-				ranks = append(ranks, p.rank)
-			}
-		}
-		why := ""
+		ranks, why := absent(arrived), ""
 		if t.refused != "" {
 			why = "; the last that was refused: " + t.refused
 		}
 		return fmt.Errorf("%s of %d did not come to rank 0 at %s within %v: start all ranks, where they reach this address and port%s", listRanks(ranks), t.size, address, wait, why)
 	}
 	met := func(p *peer) bool { return p.control != nil }
+	defer time.AfterFunc(patience, func() {
+		t.mu.Lock()
+		ranks := absent(met)
+		t.mu.Unlock()
+		if len(ranks) > 0 {
+			t.note(fmt.Sprintf("rank 0 waits at %s for %s of %d", address, listRanks(ranks), t.size))
+		}
+	}).Stop()
 	if err := t.await(late, met); err != nil {
 		return missing(err, met)
 	}

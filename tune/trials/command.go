@@ -170,7 +170,7 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 		return nil, err
 	}
 	p := exec.CommandContext(ctx, args[0], args[1:]...)
-	p.Env = append(os.Environ(), "CAROUSEL_TRIAL="+values["trial"], "CAROUSEL_SEED="+seed, "CAROUSEL_PARAMS="+string(params))
+	p.Env = append(os.Environ(), "CAROUSEL_ALONE=1", "CAROUSEL_TRIAL="+values["trial"], "CAROUSEL_SEED="+seed, "CAROUSEL_PARAMS="+string(params))
 	for _, name := range []string{"OMP_NUM_THREADS", "GOMAXPROCS"} {
 		if os.Getenv(name) == "" {
 			p.Env = append(p.Env, name+"="+strconv.Itoa(par.Workers()))

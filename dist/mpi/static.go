@@ -1,0 +1,15 @@
+//go:build !dl || !linux
+
+package mpi
+
+import (
+	"context"
+	"errors"
+
+	"github.com/carousel-ml/carousel/dist"
+)
+
+// Connect fails: this build cannot load an MPI library.
+func Connect(context.Context, *dist.Place) (dist.Transport, error) {
+	return nil, errors.New("this binary is static and cannot load MPI: use carousel-dl (make build-dl), or `carousel launch`")
+}
