@@ -86,6 +86,9 @@ func (s *postgresServer) now() string {
 	return `CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)`
 }
 
+// shrink leaves it to the server, which uses the room of deleted rows again.
+func (s *postgresServer) shrink(context.Context) error { return nil }
+
 // take returns a connection that no other goroutine uses.
 func (s *postgresServer) take(ctx context.Context) (*pgx.Conn, error) {
 	s.mu.Lock()
