@@ -19,7 +19,7 @@ import (
 // Options say how [Work] and [Repeat] work. The zero value is one worker without a limit.
 type Options struct {
 	Workers int           // runs that are computed at once, which share the process's cores evenly; 0 means 1
-	Time    time.Duration // after which [Work] ends; runs at work are paused. 0: no limit
+	Time    time.Duration // after which [Work] or [Repeat] ends; runs at work are paused. 0: no limit
 	Every   time.Duration // between checkpoints in the store, from which another worker takes up a lost run; 0 means a minute
 	Memory  int64         // bytes that all runs together may take, of which each has an even share; 0: no limit
 	Scratch string        // existing folder for what runs write while they are at work; "": the system's
@@ -44,11 +44,6 @@ var errTime = errors.New("trials: the time is up")
 func Work(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
 	c, end := newCrew(study, s, o)
 	defer end()
-	if o.Time > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.Time, errTime)
-		defer cancel()
-	}
 	if err := c.note(ctx, ""); err != nil {
 		return err
 	}
@@ -105,8 +100,14 @@ func newCrew(study *tune.Study, s Subject, o *Options) (c *crew, end func()) {
 	}
 }
 
-// each calls f in a goroutine for each worker, and returns the first error, at which the others are cancelled.
+// each calls f in a goroutine for each worker, and returns the first error, at which the others are cancelled; errTime when the time
+// is up.
 func (c *crew) each(ctx context.Context, f func(context.Context) error) error {
+	if c.o.Time > 0 {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeoutCause(ctx, c.o.Time, errTime)
+		defer end()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var all sync.WaitGroup
@@ -155,7 +156,7 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	if lost, err := c.lost(always, t); err != nil {
 		return done(err)
 	} else if lost != nil {
-		c.tell("trial %d failed: %v", t.Number, lost)
+		c.tell("%s failed: %v", nameOf(t), lost)
 		return done(t.Fail(always, lost))
 	}
 	checkpoint, err := t.Saved(always)
@@ -167,7 +168,7 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	}
 	stopped, pauses := false, false
 	score, err := c.run(held, &Run{
-		Space: c.study.Space, Trial: t.Number, Values: t.Values, Checkpoint: checkpoint,
+		Space: c.study.Space, Trial: t.Number, Values: t.Values, Seed: uint64(t.Seed), Checkpoint: checkpoint,
 		Resume: func(at int) bool {
 			stopped, pauses = t.Resume(at), t.Until > 0 && at >= t.Until
 			return stopped
@@ -204,10 +205,18 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 		}
 		return errors.Join(context.Cause(ctx), done(back))
 	case err != nil:
-		c.tell("trial %d failed: %v", t.Number, err)
+		c.tell("%s failed: %v", nameOf(t), err)
 		return done(t.Fail(always, err))
 	}
 	return done(t.Tell(always, score.Measures, score.Values...))
+}
+
+// nameOf is how people are told of a run.
+func nameOf(t *tune.Trial) string {
+	if t.Seed > 0 {
+		return fmt.Sprintf("trial %d with another seed", t.Number)
+	}
+	return fmt.Sprintf("trial %d", t.Number)
 }
 
 // final marks an error of the store.

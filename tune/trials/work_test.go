@@ -365,10 +365,13 @@ func workUntilKilled(path string) error {
 	if err != nil {
 		return err
 	}
-	return Work(ctx, s, killable(), &Options{Every: time.Millisecond})
+	if err := Work(ctx, s, killable(), &Options{Every: time.Millisecond}); err != nil {
+		return err
+	}
+	return Repeat(ctx, s, killable(), &Options{Every: time.Millisecond})
 }
 
-// Workers that are killed at any moment lose no trial and change none.
+// Workers that are killed at any moment lose no trial and no repeat, and change none; nothing that one would go on from is left.
 func TestKilled(t *testing.T) {
 	undisturbed, err := killedStudy(t.Context(), filepath.Join(t.TempDir(), "study.db"), line)
 	if err != nil {
@@ -377,7 +380,14 @@ func TestKilled(t *testing.T) {
 	if err := Work(t.Context(), undisturbed, killable(), &Options{}); err != nil {
 		t.Fatal(err)
 	}
+	if err := Repeat(t.Context(), undisturbed, killable(), &Options{}); err != nil {
+		t.Fatal(err)
+	}
 	_, want := trialsOf(t, undisturbed)
+	verdict, err := Judge(t.Context(), undisturbed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "study.db")
 	var all sync.WaitGroup
 	var kills atomic.Int64
@@ -394,7 +404,7 @@ func TestKilled(t *testing.T) {
 					return
 				}
 				var end *time.Timer
-				if kills.Load() < 20 {
+				if kills.Load() < 30 {
 					end = time.AfterFunc(time.Duration(50+r.IntN(400))*time.Millisecond, func() { kills.Add(1); _ = p.Process.Kill() })
 				}
 				err := p.Wait()
@@ -414,6 +424,20 @@ func TestKilled(t *testing.T) {
 	}
 	if _, got := trialsOf(t, s); got != want {
 		t.Errorf("after %d kills:\n%s\ninstead of\n%s", kills.Load(), got, want)
+	}
+	if v, err := Judge(t.Context(), s); err != nil || fmt.Sprintf("%+v", v) != fmt.Sprintf("%+v", verdict) {
+		t.Errorf("after %d kills the verdict is %+v instead of %+v: %v", kills.Load(), v, verdict, err)
+	}
+	for trial := range 16 {
+		for seed := range Seeds + 1 {
+			if blob, err := s.Store().Restore(t.Context(), trial, seed); err != nil || blob != nil {
+				t.Errorf("trial %d, seed %d: %d bytes are left, %v", trial, seed, len(blob), err)
+			}
+		}
+	}
+	again, err := s.Repeats(t.Context())
+	if err != nil || len(again) != 4*Seeds {
+		t.Errorf("%d repeats: %v", len(again), err)
 	}
 	t.Log(kills.Load(), "kills")
 }
