@@ -170,9 +170,9 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 		Weight:    func(b *batch) float64 { return float64(b.items) },
 	}
 	if valid.observed > 0 {
-		job.Metric = "-accuracy"
+		job.Metric, job.Metrics = "-accuracy", []string{"-accuracy", "loss"}
 		if m.spans() {
-			job.Metric = "-f1"
+			job.Metric, job.Metrics = "-f1", []string{"-f1", "-precision", "-recall", "loss"}
 		}
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
 			return m.validate(ctx, t, valid)

@@ -103,6 +103,7 @@ func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error)
 	if r.valid.source.len() > 0 {
 		job.Validate = r.validate
 		job.Metric = map[string]string{"bleu": "-bleu", "chrf": "-chrf", "loss": "loss"}[cfg.Select]
+		job.Metrics = []string{"-bleu", "-chrf", "loss"}
 	} else {
 		options.Patience = 0
 	}
