@@ -76,6 +76,32 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// Where there is no study, and none is to be made, nothing is.
+func TestNone(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.db")
+	must(t, os.WriteFile(empty, nil, 0o600))
+	for name, address := range map[string]func(t *testing.T) string{
+		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "study.db") },
+		"empty":    func(*testing.T) string { return empty },
+		"postgres": func(t *testing.T) string { return newPostgresStudy(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := address(t)
+			for range 2 {
+				if s, err := Open(t.Context(), address, false); !errors.Is(err, ErrNone) {
+					t.Fatal(s, err)
+				}
+			}
+			s, err := Open(t.Context(), address, true)
+			must(t, err)
+			must(t, s.Close())
+			s, err = Open(t.Context(), address, false)
+			must(t, err)
+			must(t, s.Close())
+		})
+	}
+}
+
 // An empty file becomes a study, and paths may hold what addresses give a meaning to.
 func TestOddPaths(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "50% a?b#c ü&mode=ro")

@@ -72,7 +72,7 @@ func (s *postgresServer) prepare(t transaction, mayCreate bool) error {
 	case there:
 		return checkFormat(t, s.name)
 	case !mayCreate:
-		return &data.InputError{File: s.name, Problem: "it holds no study", Fix: "look at the database's name, and at search_path"}
+		return noStudy(s.name, "it holds no study", "look at the database's name, and at search_path")
 	}
 	if path := s.config.RuntimeParams["search_path"]; schema == "" && path != "" {
 		if _, err := t.exec(`CREATE SCHEMA ` + pgx.Identifier{path}.Sanitize()); err != nil {

@@ -37,7 +37,7 @@ func openSQLite(ctx context.Context, path string, mayCreate bool) (database, err
 		return nil, &data.InputError{Problem: "the study has no address", Fix: "name a file, or postgres://host/database"}
 	case errors.Is(err, os.ErrNotExist):
 		if !mayCreate {
-			return nil, wrong("there is no such study", "look at the path")
+			return nil, noStudy(path, "there is no such study", "look at the path")
 		}
 		if _, err := os.Stat(filepath.Dir(path)); err != nil {
 			return nil, wrong("its folder does not exist", "make it: mkdir -p "+filepath.Dir(path))
@@ -52,7 +52,7 @@ func openSQLite(ctx context.Context, path string, mayCreate bool) (database, err
 		there = info.Size() > 0
 	}
 	if !there && !mayCreate {
-		return nil, wrong("the file is empty", "look at the path")
+		return nil, noStudy(path, "the file is empty", "look at the path")
 	}
 	full, err := filepath.Abs(path)
 	if err != nil {
@@ -102,7 +102,7 @@ func (f *sqliteFile) prepare(ctx context.Context, mayCreate bool) error {
 		case len(names) > 0:
 			return &data.InputError{File: f.path, Problem: "it is the database of another application", Fix: "give the study another path"}
 		case !mayCreate:
-			return &data.InputError{File: f.path, Problem: "it holds no study", Fix: "look at the path"}
+			return noStudy(f.path, "it holds no study", "look at the path")
 		}
 		return create(t, sqliteDialect)
 	})

@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -108,10 +109,19 @@ type transaction interface {
 	query(query string, args []any, dest []any, each func() error) error
 }
 
+// ErrNone is the cause of [Open]'s error where there is no study and none is to be made.
+var ErrNone = errors.New("tune/store: there is no study")
+
+func noStudy(name, problem, fix string) error {
+	err := data.Errorf("%w", ErrNone)
+	err.File, err.Problem, err.Fix = name, problem, fix
+	return err
+}
+
 // Open opens the study at an address, which is a file's path, or a connection to PostgreSQL as its own
 // programs take it, such as postgres://user:password@host/database. If there is none it is made if create is
 // set. Several studies share a PostgreSQL database by schemas: postgres://host/database?search_path=name.
-// Errors are of type *data.InputError where the address is wrong or what is there is no study.
+// Errors are of type *data.InputError where the address is wrong or what is there is no study, which is [ErrNone] if nothing is there.
 func Open(ctx context.Context, address string, create bool) (tune.Store, error) {
 	var db database
 	var err error

@@ -124,8 +124,13 @@ func (c *Command) Resumable() bool { return false }
 // Measured is empty: a program's numbers are taken as functions of its parameters and seed.
 func (c *Command) Measured(*tune.Space) []string { return nil }
 
-// Check returns a *data.InputError for a placeholder that is no parameter of the space.
+// Check returns a *data.InputError for a program that cannot be found, and for a placeholder that is no parameter of the space.
 func (c *Command) Check(s *tune.Space) error {
+	if !placeholder.MatchString(c.args[0]) {
+		if _, err := exec.LookPath(c.args[0]); err != nil {
+			return cannotStart(c.args[0], err)
+		}
+	}
 	names := []string{"trial", "seed"}
 	for _, p := range s.Params {
 		names = append(names, p.Name)
@@ -138,6 +143,10 @@ func (c *Command) Check(s *tune.Space) error {
 		}
 	}
 	return nil
+}
+
+func cannotStart(program string, err error) error {
+	return &data.InputError{Problem: fmt.Sprintf("command: %s cannot be started: %v", program, err), Fix: "name a program that is there"}
 }
 
 // fill replaces the placeholders of an argument.
@@ -183,7 +192,7 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 	told := &output{command: c, run: r, end: end, measures: map[string]float64{}}
 	p.Stdout = told
 	if err := p.Start(); err != nil {
-		return nil, &fatal{&data.InputError{Problem: fmt.Sprintf("command: %s cannot be started: %v", args[0], err), Fix: "name a program that is there"}}
+		return nil, &fatal{cannotStart(args[0], err)}
 	}
 	exit := p.Wait()
 	told.take() // a last line without an end

@@ -143,7 +143,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
-	c, err := NewCommand("a {wdith}", nil, 0, 0)
+	c, err := NewCommand("go {wdith}", nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,13 +151,20 @@ func TestCommandLine(t *testing.T) {
 	if err := c.Check(space(t, "width: {low: 1, high: 2}")); err == nil || err.Error() != want {
 		t.Error(err)
 	}
+	s := space(t, line)
+	var input *data.InputError
 	missing, err := NewCommand("/there/is/no/such/program {x}", nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := space(t, line)
+	if _, _, err := Begin(missing, s, tune.Options{}); !errors.As(err, &input) || !strings.Contains(err.Error(), "/there/is/no/such/program cannot be started") {
+		t.Error(err)
+	}
+	if missing, err = NewCommand("/there/is/no/such/program{x} {x}", nil, 0, 0); err != nil { // it is known when a trial begins
+		t.Fatal(err)
+	}
 	err = Work(t.Context(), study(t, missing, s, tune.NewMemory(), tune.Options{Trials: 3, Sampler: "random"}), missing, &Options{})
-	if err == nil || !strings.Contains(err.Error(), "/there/is/no/such/program cannot be started") {
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "/there/is/no/such/program0.5 cannot be started") {
 		t.Error(err)
 	}
 }

@@ -99,6 +99,44 @@ func Repeat(ctx context.Context, study *tune.Study, s Subject, o *Options) error
 	return err
 }
 
+// Expected is how long repeats are expected to take.
+type Expected struct {
+	Runs int           // that are not finished yet
+	All  time.Duration // for all of them, by so many workers
+	One  time.Duration // for one whole run, the longest
+}
+
+// Expect returns how long [Repeat] will take with a number of workers, by the time that the trials took: those that were ended
+// early as much longer as they would have been.
+func Expect(ctx context.Context, study *tune.Study, workers int) (*Expected, error) {
+	list, err := study.Trials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done, err := study.Repeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &Expected{}
+	for _, r := range repeats(study, list) {
+		trial := list[r.trial]
+		seconds := trial.Seconds
+		if n := len(trial.Curve); n > 0 && trial.State != tune.Complete {
+			seconds *= max(1, float64(study.Options.Resource)/float64(trial.Curve[n-1].At))
+		}
+		one := time.Duration(seconds * float64(time.Second))
+		e.One = max(e.One, one)
+		if !slices.ContainsFunc(done, func(d *tune.Record) bool {
+			return d.Number == r.trial && d.Seed == r.seed && (d.State == tune.Complete || d.State == tune.Failed)
+		}) {
+			e.Runs++
+			e.All += one
+		}
+	}
+	e.All = max(e.All/time.Duration(max(workers, 1)), min(e.One, e.All))
+	return e, nil
+}
+
 type repeat struct{ trial, seed int }
 
 // repeats returns the repeats that a study needs, seed by seed.

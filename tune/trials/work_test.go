@@ -258,6 +258,12 @@ func TestVerdict(t *testing.T) {
 	if err := Repeat(ctx, s, &made{during: count}, &Options{}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
+	if err := Repeat(t.Context(), s, &made{during: func(ctx context.Context, r *Run, at int) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}}, &Options{Time: time.Millisecond}); err != nil {
+		t.Fatal("the time is up: ", err)
+	}
 	if err := Repeat(t.Context(), s, &made{during: count}, &Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -285,6 +291,58 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	t.Log(v.Text)
+}
+
+// How long repeats take is told by the trials: as long as whole ones, and shorter by what is done.
+func TestExpect(t *testing.T) {
+	m := &made{}
+	s := study(t, m, space(t, "x: {low: 0, high: 1, step: 0.125, default: 0}"), tune.NewMemory(), tune.Options{Trials: 9, Sampler: "grid", Pruner: "patient"})
+	for {
+		tr, err := s.Ask(t.Context())
+		if errors.Is(err, tune.ErrDone) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := tr.Float("x")
+		until, slope := 9, -1.
+		if x > 0.25 {
+			until, slope = 3, 1
+		}
+		for at := range until {
+			stop, err := tr.Report(t.Context(), at+1, at+1, x+slope*float64(at)) // patient ends those that rise
+			if err != nil || stop != (until == 3 && at == 2) {
+				t.Fatal(stop, err)
+			}
+		}
+		tr.Piece.Seconds = 10 * float64(until) // 90 whole
+		if x == 0 {
+			tr.Piece.Seconds = 180
+		}
+		if err := tr.Tell(t.Context(), nil, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for workers, want := range map[int]time.Duration{1: (180 + 90 + 90) * 3 * time.Second, 4: (180 + 90 + 90) * 3 * time.Second / 4, 100: 180 * time.Second} {
+		if e, err := Expect(t.Context(), s, workers); err != nil || e.Runs != 9 || e.One != 180*time.Second || e.All != want {
+			t.Errorf("%d workers: %+v instead of %v, %v", workers, e, want, err)
+		}
+	}
+	for seed := range 2 {
+		tr, err := s.Repeat(t.Context(), 0, seed+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seed == 0 {
+			if err := tr.Fail(t.Context(), errors.New("out of luck")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if e, err := Expect(t.Context(), s, 1); err != nil || e.Runs != 8 || e.All != (180*2+90*6)*time.Second {
+		t.Errorf("%+v, %v", e, err)
+	}
 }
 
 // Half of the interval of a difference, with quantiles of tables of Student's t.
