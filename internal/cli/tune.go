@@ -472,6 +472,12 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 	o := &trials.Options{Workers: s.o.Workers, Time: s.o.Time}
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // what guardMemory found
 		o.Memory = limit
+		o.Room = func() int64 {
+			if r := roomLeft(); r != nil {
+				return r.free - r.least()
+			}
+			return limit
+		}
 	}
 	stop := view.watch(ctx)
 	err := trials.Work(ctx, study.Study, subject, o)

@@ -198,7 +198,7 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 		return nil, &fatal{cannotStart(args[0], err)}
 	}
 	exit := p.Wait()
-	told.take() // a last line without an end
+	told.take()             // a last line without an end
 	ended(ctx.Err() != nil) // with what it has started and left behind
 	if errors.Is(exit, exec.ErrWaitDelay) {
 		exit = nil // it ended well; what it has started still holds its output

@@ -385,7 +385,7 @@ func (w *training) start(p train.Plan) error {
 func (w *training) step(s train.Step) error {
 	const vectors = 5 // weights, gradients, two moments, the best weights
 	if need := s.TapeBytes + vectors*4*int64(w.weights); w.run.Memory > 0 && need > w.run.Memory {
-		return &outOfMemory{need, w.run.Memory}
+		return overShare(need, w.run.Memory)
 	}
 	return nil
 }

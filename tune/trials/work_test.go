@@ -214,6 +214,69 @@ func TestMemory(t *testing.T) {
 	device.Admit(1 << 40) // as it was before
 }
 
+// What the runs of a process hold together is within its memory however they ask at once, and they stay within what other processes
+// leave of the machine: a run waits for others, and fails if nothing comes.
+func TestMemoryTogether(t *testing.T) {
+	defer func(c, a time.Duration) { crowded, allocated = c, a }(crowded, allocated)
+	crowded, allocated = 100*time.Millisecond, 5*time.Millisecond
+	const block, blocks = 4 << 20, 12
+	var mu sync.Mutex
+	var held, most atomic.Int64
+	others := int64(0) // what other processes have
+	runtime.GC()
+	before := heap()
+	m := &made{}
+	m.during = func(_ context.Context, r *Run, at int) error {
+		if at > 1 {
+			return nil
+		}
+		var own [][]byte
+		defer func() {
+			held.Add(-int64(len(own)) * block)
+			runtime.KeepAlive(own)
+		}()
+		for range 8 {
+			device.Admit(block)
+			own = append(own, make([]byte, block))
+			now := held.Add(block)
+			mu.Lock()
+			most.Store(max(most.Load(), now))
+			mu.Unlock()
+		}
+		return nil
+	}
+	work := func(o *Options) (complete int, errs string) {
+		most.Store(0)
+		s := study(t, m, space(t, line), tune.NewMemory(), tune.Options{Trials: 8, Sampler: "random", Lag: 3})
+		if err := Work(t.Context(), s, m, o); err != nil {
+			t.Fatal(err)
+		}
+		list, text := trialsOf(t, s)
+		for _, r := range list {
+			if r.State == tune.Complete {
+				complete++
+			} else {
+				errs = r.Error
+			}
+		}
+		if most.Load() > blocks*block {
+			t.Errorf("%d MiB were held of %d:\n%s", most.Load()>>20, blocks*block>>20, text)
+		}
+		return complete, errs
+	}
+	slack := int64(3 << 20) // what the test itself takes
+	if complete, errs := work(&Options{Workers: 3, Memory: before + blocks*block + slack}); complete == 0 {
+		t.Error(errs)
+	}
+	if complete, errs := work(&Options{Workers: 1, Memory: 1 << 40, Room: func() int64 { return 8*block - held.Load() - others }}); complete != 8 {
+		t.Error(complete, errs)
+	}
+	others = block
+	if complete, errs := work(&Options{Workers: 1, Memory: 1 << 40, Room: func() int64 { return 8*block - held.Load() - others }}); complete != 0 || errs != "out of memory: it needs 4 MiB, and the others leave 0 MiB; a smaller batch or network needs less" {
+		t.Error(complete, errs)
+	}
+}
+
 // Workers share the cores evenly, and get them back.
 func TestCores(t *testing.T) {
 	par.SetWorkers(6)
