@@ -234,7 +234,7 @@ func (t *Trial) Int(name string) int { x, _ := t.Values[name].(int); return x }
 // Choice returns the value of a Choice parameter, "" if it is not used in the trial.
 func (t *Trial) Choice(name string) string { x, _ := t.Values[name].(string); return x }
 
-// Ask returns the next piece of work: first one whose worker was lost, then a new one. It does not
+// Ask returns the next piece of work: first one whose worker was lost, be it a repeat, then a new one. It does not
 // wait: the error is ErrWait if unfinished pieces stand in the way, and ErrDone at the end.
 func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 	s.mu.Lock()
