@@ -127,7 +127,7 @@ func exists(path string) bool {
 // load loads the library at path and refuses one that does not belong to a
 // launcher of family f: each of its ranks would believe itself alone.
 func load(path string, f family) (*library, error) {
-	loaded, err := dl.Open(path)
+	loaded, err := dl.Open(path, true) // plugins of older Open MPIs look for its symbols
 	if err != nil {
 		return nil, err
 	}

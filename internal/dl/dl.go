@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/ebitengine/purego"
 )
@@ -19,10 +20,14 @@ type Library struct {
 }
 
 // Open loads the library at a path, or one that the dynamic linker finds by its
-// soname. Its symbols serve libraries that are loaded later, as plugins expect.
-// The error is one line that names the library.
-func Open(path string) (*Library, error) {
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
+// soname. With global, its symbols serve libraries that are loaded later, as some
+// plugins expect. The error is one line that names the library.
+func Open(path string, global bool) (*Library, error) {
+	mode := purego.RTLD_NOW | purego.RTLD_LOCAL
+	if global {
+		mode = purego.RTLD_NOW | purego.RTLD_GLOBAL
+	}
+	handle, err := purego.Dlopen(path, mode)
 	if err != nil {
 		return nil, errors.New(OneLine(err.Error()))
 	}
@@ -49,6 +54,21 @@ func (l *Library) Bind(targets map[string]*uintptr) error {
 	return nil
 }
 
+// Functions sets each target, a pointer to a variable of a func type, to a
+// function of C that has the same arguments and result. Structs go by value;
+// pointers are valid during the call. Such calls take about 1 µs, and allocate;
+// [Call] takes a third.
+func (l *Library) Functions(targets map[string]any) error {
+	for name, target := range targets {
+		address := l.Symbol(name)
+		if address == 0 {
+			return fmt.Errorf("%s has no %s", l.path, name)
+		}
+		purego.RegisterFunc(target, address)
+	}
+	return nil
+}
+
 // Close unloads the library: its functions must not be called any more.
 func (l *Library) Close() error { return purego.Dlclose(l.handle) }
 
@@ -61,6 +81,18 @@ func (l *Library) Close() error { return purego.Dlclose(l.handle) }
 func Call(function uintptr, args ...uintptr) int32 {
 	r, _, _ := purego.SyscallN(function, args...)
 	return int32(r)
+}
+
+// Text copies a string of C.
+func Text(c *byte) string {
+	if c == nil {
+		return ""
+	}
+	n := 0
+	for *(*byte)(unsafe.Add(unsafe.Pointer(c), n)) != 0 {
+		n++
+	}
+	return string(unsafe.Slice(c, n))
 }
 
 // OneLine joins the lines of a library's message.
