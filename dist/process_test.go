@@ -113,7 +113,7 @@ func (p process) end(t *testing.T) string {
 func TestKilled(t *testing.T) {
 	kills, _ := strconv.Atoi(os.Getenv("CAROUSEL_TEST_KILLS"))
 	if kills == 0 {
-		kills = 6
+		kills = 12
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	longest := time.Duration(0)

@@ -64,7 +64,7 @@ type tcp struct {
 	peers   []*peer    // by rank, nil for this one
 	cause   *RankError // of the job's failure
 	refused string     // the last dialer that was refused, for messages
-	met     bool       // the start is over
+	started bool       // all ranks have met
 	closed  bool
 
 	call    uint16         // number of the Exchange
@@ -152,7 +152,7 @@ func Connect(ctx context.Context, p *Place, o *Options) (Transport, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.met = true
+	t.started = true
 	return t, nil
 }
 
@@ -209,7 +209,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		}
 	}
 	// A rank that cannot reach this one ends the job itself.
-	return t.await(ctx, func(p *peer) bool { return p.link != nil })
+	return t.await(ctx, linked)
 }
 
 // host is what rank 0 does in meet.
@@ -228,36 +228,51 @@ func (t *tcp) host(ctx context.Context, address string, wait time.Duration) erro
 	t.running.Go(t.serve)
 	late, stop := context.WithTimeout(ctx, wait)
 	defer stop()
-	missing := func(err error, arrived func(p *peer) bool) error {
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+	defer time.AfterFunc(noteAfter(wait), func() {
+		if ranks := t.missing(met); ranks != nil {
+			t.note(fmt.Sprintf("waiting for %s of %d at %s", listRanks(ranks), t.size, address))
+		}
+	}).Stop()
+	arrive := func(with func(p *peer) bool) error {
+		err := t.await(late, with)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return err
 		}
+		ranks, why := t.missing(with), ""
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		var ranks []int
-		for _, p := range t.peers[1:] {
-			if !arrived(p) {
-				ranks = append(ranks, p.rank)
-			}
-		}
-		why := ""
 		if t.refused != "" {
 			why = "; the last that was refused: " + t.refused
 		}
 		return fmt.Errorf("%s of %d did not come to rank 0 at %s within %v: start all ranks, where they reach this address and port%s", listRanks(ranks), t.size, address, wait, why)
 	}
-	met := func(p *peer) bool { return p.control != nil }
-	if err := t.await(late, met); err != nil {
-		return missing(err, met)
+	if err := arrive(met); err != nil {
+		return err
 	}
 	for _, p := range t.peers[1:] {
 		t.say(p, message{kind: table, text: t.tableFor(p)})
 	}
-	linked := func(p *peer) bool { return p.link != nil }
-	if err := t.await(late, linked); err != nil {
-		return missing(err, linked)
+	return arrive(linked)
+}
+
+// noteAfter is how long a rank waits for others before it notes that.
+func noteAfter(wait time.Duration) time.Duration { return min(5*time.Second, wait/2) }
+
+// What Connect waits for: the connections of a peer.
+func met(p *peer) bool    { return p.control != nil }
+func linked(p *peer) bool { return p.link != nil }
+
+// missing returns the ranks that have not arrived.
+func (t *tcp) missing(arrived func(p *peer) bool) []int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ranks []int
+	for r, p := range t.peers {
+		if p != nil && !arrived(p) {
+			ranks = append(ranks, r)
+		}
 	}
-	return nil
+	return ranks
 }
 
 // await waits until all peers have what is asked for.
@@ -289,7 +304,7 @@ func (t *tcp) tableFor(p *peer) string {
 	for _, other := range t.peers[1:] {
 		at := netip.MustParseAddrPort(other.where)
 		if at.Addr().IsLoopback() {
-			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 			at = netip.AddrPortFrom(here, at.Port())
 		}
 		if at.Addr().Zone() != "" {
@@ -329,7 +344,7 @@ func listRanks(ranks []int) string {
 // called for each connection before the handshake and returns this rank's port.
 func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Duration, open func(c net.Conn) (int, error)) error {
 	h.size, h.from = t.size, t.rank
-	end := time.Now().Add(wait)
+	end, noteAt := time.Now().Add(wait), time.Now().Add(noteAfter(wait))
 	var dialer net.Dialer
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := func() error {
@@ -372,6 +387,10 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 		var broken net.Error
 		if !errors.As(err, &broken) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // it answers, but not as a rank of this job
 			t.stranger(fmt.Sprintf("at %s, where rank %d is expected, another answers: %v", address, h.to, err))
+		}
+		if !noteAt.IsZero() && time.Now().After(noteAt) {
+			noteAt = time.Time{}
+			t.note(fmt.Sprintf("rank %d waits for rank %d at %s (%v)", t.rank, h.to, address, err))
 		}
 		if time.Now().Add(pause).After(end) {
 			return fmt.Errorf("rank %d did not reach rank %d at %s within %v: start all ranks, and open the ports between their machines (last error: %w)", t.rank, h.to, address, wait, err)
@@ -471,7 +490,7 @@ func (t *tcp) admit(h hello, from string) (why string) {
 		return fmt.Sprintf("this is rank %d, not %d", t.rank, h.to)
 	case h.size != t.size:
 		other := &RankError{h.from, fmt.Sprintf("at %s counts %d ranks, rank %d %d: start all with the same number", from, h.size, t.rank, t.size)}
-		if !t.met {
+		if !t.started {
 			t.running.Go(func() { t.fail(other) })
 		}
 		return other.Error()

@@ -250,7 +250,8 @@ func TestStrangers(t *testing.T) {
 
 // What goes wrong at the start ends with one line that names ranks, place and cure.
 func TestStartErrors(t *testing.T) {
-	short := &dist.Options{Wait: 700 * time.Millisecond}
+	var waiting notes
+	short := &dist.Options{Wait: 700 * time.Millisecond, Note: waiting.add}
 	contain := func(name string, err error, words ...string) {
 		t.Helper()
 		if err == nil {
@@ -272,6 +273,9 @@ func TestStartErrors(t *testing.T) {
 
 	_, errs = connect(t.Context(), list[3:], short)
 	contain("no rank 0", errs[0], "rank 3 did not reach rank 0 at "+list[0].Address, "connection refused")
+	if lines := waiting.all(); len(lines) != 2 || lines[0] != "waiting for ranks 2 and 3 of 4 at "+list[0].Address || !strings.HasPrefix(lines[1], "rank 3 waits for rank 0 at "+list[0].Address) {
+		t.Errorf("noted %q", lines)
+	}
 
 	l, err := net.Listen("tcp", list[0].Address)
 	if err != nil {
@@ -292,8 +296,8 @@ func TestStartErrors(t *testing.T) {
 	var heard notes
 	_, errs = connect(t.Context(), list[1:2], &dist.Options{Wait: short.Wait, Note: heard.add})
 	contain("another program", errs[0], "rank 1 did not reach rank 0", `"SSH-2.0-Op"`)
-	if len(heard.all()) != 1 {
-		t.Errorf("noted %q", heard.all())
+	if lines := heard.all(); len(lines) != 2 || !strings.Contains(lines[0], "SSH") || !strings.Contains(lines[1], "rank 1 waits for rank 0") {
+		t.Errorf("noted %q", lines)
 	}
 	l.Close()
 
