@@ -3,6 +3,7 @@ package train
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,8 +27,8 @@ import (
 // leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
 // a checkpoint too.)
 //
-// Errors: options or a job that contradict each other (before anything is
-// written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
+// Errors: options or a job that contradict each other, and ranks that differ, with the
+// same text on each (before anything is written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
 // finite, and an [*OverflowError] when too many steps were skipped; an
 // [*UnknownParameterError]; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
@@ -41,10 +42,16 @@ import (
 // every 16th step and at the last of an epoch, so as not to wait for it, and
 // means over an epoch are means over those readings.)
 func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
+	var reduce *reducer
+	ended := false
 	defer func() {
-		if err != nil {
+		switch {
+		case !ended:
+			o.world().Abort(errors.New("it panicked"))
+		case err != nil:
 			o.world().Abort(err)
 		}
+		reduce.stop()
 	}()
 	if o.Adjust != nil {
 		own := *o
@@ -53,9 +60,13 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 	}
 	t, err := newTrainer(job, *o)
 	if err != nil {
+		ended = true
 		return nil, err
 	}
+	reduce = t.reduce
+	ctx = WithWorld(ctx, t.world)
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
+	ended = true
 	if shape != nil {
 		return nil, shape
 	}
@@ -93,23 +104,27 @@ type trainer[B any] struct {
 	perStep    int       // batches of a step, of all ranks
 	own        []float64 // what this rank reports of its batches
 	meeting    []float64
+	tells      bool          // some rank has an OnStep, after which all meet
 	told       time.Duration // elapsed time on rank 0's clock
-	chunk      []float32     // of the gradient, on its way to the other ranks
+	reduce     *reducer      // nil with one rank
+	running    *running      // nil with one rank, or where nothing runs
+	exposed    time.Duration // as Result.Exposed
 
-	best      device.Buffer
-	bestDirty bool   // best has not been written
-	device    string // its name
-	metrics   *os.File
-	events    *events
-	begun     time.Time
-	before    time.Duration // spent in earlier sessions
-	saved     time.Time
-	savedStep int
-	resumedAt int
+	best        device.Buffer
+	bestDirty   bool   // best has not been written
+	device      string // its name
+	metrics     *os.File
+	events      *events
+	begun       time.Time
+	before      time.Duration // spent in earlier sessions
+	saved       time.Duration // on the clock
+	savedStep   int
+	resumedAt   int
+	resumedFrom string // the checkpoint's checksum; "" at step 0
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
-	if err := o.check(job.Samples, job.Batches != nil, job.Carry != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
+	if err := o.check(job.Samples, job.Batches != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
 		return nil, err
 	}
 	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, readGap: 16, sum: sum{slab: job.Slab}, world: o.world()}
@@ -118,12 +133,12 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.weights, t.losses = make([]float64, t.perStep), make([]float64, t.perStep)
 	t.own, t.meeting = make([]float64, o.Accumulate), make([]float64, 2+2*t.size)
 	if t.size > 1 {
-		t.chunk = make([]float32, min(sumChunk, t.slab.Grads().N))
+		t.reduce = newReducer(t.slab, &o)
 	}
 	if t.rank > 0 {
 		t.o.Progress, t.o.TensorBoard = nil, false
 	}
-	if t.o.OnReady != nil {
+	if t.o.OnReady != nil || t.size > 1 {
 		t.ready = t.complete
 	}
 	if job.Batches != nil {
@@ -139,11 +154,16 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, errors.New("train: there are no training batches")
 	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
-	if !t.slab.Device().RunsAhead() || o.OnStep != nil {
+	t.tells = o.OnStep != nil
+	if t.tells || !t.slab.Device().RunsAhead() {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
 	t.tape.SetPrecision(o.Precision)
+	if t.size > 1 {
+		t.running = newRunning(t.slab)
+		t.tape.OnRunning(t.running.note)
+	}
 	if err := keep32(t.slab, o.Keep32); err != nil {
 		return nil, err
 	}
@@ -177,6 +197,9 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
 	if o.Precision != tensor.Float32 {
 		t.device += " " + o.Precision.String()
+	}
+	if o.Compress && t.size > 1 {
+		t.device += " with sums in bf16"
 	}
 	if o.Precision == tensor.Float16 {
 		if err := tensor.Catch(func() { t.scaler = optim.NewGradScaler(o.Scaler) }); err != nil {
@@ -218,17 +241,24 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		}
 		defer unlock()
 	}
-	if err := t.open(); err != nil {
+	resumed, err := t.resume()
+	if err != nil {
 		return nil, err
 	}
 	if err := t.agree(); err != nil {
-		return nil, errors.Join(err, t.close())
+		return nil, err
+	}
+	if err := t.open(resumed); err != nil {
+		return nil, err
 	}
 	if t.o.OnStart != nil {
 		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
 		if err := t.o.OnStart(plan); err != nil {
 			return nil, errors.Join(err, t.close())
 		}
+	}
+	if t.reduce != nil {
+		t.reduce.start()
 	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
@@ -248,16 +278,15 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
-	if err == nil && stopped == StopInterrupted && context.Cause(ctx) == ErrPause {
-		err = ErrPause
+	if stopped == StopInterrupted {
+		end(ctx)
 	}
-	if err == nil {
-		err = t.save()
-	} else if errors.Is(err, ErrPause) {
-		err = errors.Join(err, t.save())
-	}
-	if err == nil {
-		_, err = t.meet(false) // no rank returns before the files are written
+	if err == nil || errors.Is(err, ErrPause) {
+		serr := t.save()
+		if serr == nil {
+			serr = t.meet(goOn) // no rank returns before the files are written
+		}
+		err = errors.Join(err, serr)
 	}
 	t.settle()
 	r = t.result(stopped)
@@ -270,7 +299,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
 		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, Skipped: t.Skipped, ResumedAt: t.resumedAt, Devices: t.Devices,
-		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(),
+		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(), Exposed: t.exposed,
 	}
 }
 
@@ -296,32 +325,34 @@ func lockDir(dir string) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// open resumes the run or starts a new one, and opens its files.
-func (t *trainer[B]) open() error {
-	t.saved = t.begun
-	dir := t.o.Dir
-	if !t.o.Writes() {
-		if t.o.Resume {
-			if err := t.load(); !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
-	}
-	resumed := false
+// resume continues from the last checkpoint, if the run resumes and there is one.
+func (t *trainer[B]) resume() (resumed bool, err error) {
 	if t.o.Resume {
 		switch err := t.load(); {
 		case err == nil:
 			resumed = true
 		case !errors.Is(err, fs.ErrNotExist):
-			return err
+			return false, err
 		}
 	}
+	t.told = t.before
+	t.saved = t.clock()
+	return resumed, nil
+}
+
+// open opens the files of a run.
+func (t *trainer[B]) open(resumed bool) error {
 	if !resumed {
 		// The first write finds a full or read-only disk before any work is lost.
 		if err := t.save(); err != nil {
 			return err
 		}
+	}
+	if !t.o.Writes() {
+		return nil
+	}
+	dir := t.o.Dir
+	if !resumed {
 		if err := removeOld(dir); err != nil {
 			return fmt.Errorf("train: %w", err)
 		}
@@ -360,7 +391,7 @@ func (t *trainer[B]) load() error {
 		return err
 	}
 	if t.job.Carry != nil {
-		if err := t.job.Carry.UnmarshalBinary(s.Carry); err != nil {
+		if err := t.setCarried(s.Carry); err != nil {
 			return &model.FileError{File: lastPath(t.o.Dir), Problem: "the state carried between steps cannot be restored: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
 		}
 	}
@@ -378,13 +409,32 @@ func (t *trainer[B]) load() error {
 	if t.o.Plateau != nil && s.Plateau != nil {
 		t.o.Plateau.SetState(*s.Plateau)
 	}
+	t.Carry = nil
 	t.before = time.Duration(s.Seconds * float64(time.Second))
 	t.resumedAt, t.savedStep = t.Step, t.Step
+	if t.Step > 0 {
+		t.resumedFrom = f.Meta["crc32c"]
+	}
 	return nil
 }
 
-// save writes the last checkpoint, and the best weights if they are new.
+// save writes the last checkpoint, and the best weights if they are new. All ranks
+// call it at the same place if the job carries state.
 func (t *trainer[B]) save() error {
+	t.saved, t.savedStep = t.clock(), t.Step
+	if t.o.Dir == "" {
+		return nil
+	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "checkpoint", from) }()
+	if t.job.Carry != nil {
+		carry, err := t.carried()
+		if err != nil {
+			return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
+		}
+		t.Carry = carry
+		defer func() { t.Carry = nil }()
+	}
 	if !t.o.Writes() {
 		return nil
 	}
@@ -396,12 +446,6 @@ func (t *trainer[B]) save() error {
 	if t.scaler != nil {
 		s := t.scaler.State()
 		t.Scaler = &s
-	}
-	if t.job.Carry != nil {
-		var err error
-		if t.Carry, err = t.job.Carry.MarshalBinary(); err != nil {
-			return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
-		}
 	}
 	var best device.Buffer
 	if t.Best != nil {
@@ -416,16 +460,57 @@ func (t *trainer[B]) save() error {
 	if err := writeCheckpoint(&t.o, lastPath(t.o.Dir), &t.state, t.opt, t.ema, best); err != nil {
 		return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
 	}
-	t.saved, t.savedStep = time.Now(), t.Step
 	return nil
 }
 
-// saveIfDue saves by CheckpointEvery, or by the clock.
-func (t *trainer[B]) saveIfDue(epochEnd bool) error {
-	if !t.o.Writes() {
-		return nil
+// carried returns the states of all slots, of all ranks.
+func (t *trainer[B]) carried() (carried, error) {
+	own := make(carried, t.o.Accumulate)
+	for i := range own {
+		var err error
+		if own[i], err = t.job.Carry(t.rank*t.o.Accumulate + i).MarshalBinary(); err != nil {
+			return nil, err
+		}
 	}
-	since := time.Since(t.saved)
+	if t.size == 1 {
+		return own, nil
+	}
+	text, err := json.Marshal(own)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := t.world.Share(text)
+	if err != nil {
+		return nil, err
+	}
+	all := make(carried, 0, t.perStep)
+	for rank, text := range shared {
+		var theirs carried
+		if err := json.Unmarshal(text, &theirs); err != nil {
+			return nil, fmt.Errorf("the state carried by rank %d: %w", rank, err)
+		}
+		all = append(all, theirs...)
+	}
+	return all, nil
+}
+
+// setCarried restores the states of this rank's slots.
+func (t *trainer[B]) setCarried(all carried) error {
+	if len(all) != t.perStep {
+		return fmt.Errorf("it has the states of %d batches, expected %d", len(all), t.perStep)
+	}
+	for i := range t.o.Accumulate {
+		slot := t.rank*t.o.Accumulate + i
+		if err := t.job.Carry(slot).UnmarshalBinary(all[slot]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveIfDue saves by CheckpointEvery, or by the clock, at the same place on all ranks.
+func (t *trainer[B]) saveIfDue(epochEnd bool) error {
+	since := t.clock() - t.saved
 	due := since >= 5*time.Minute || epochEnd && since >= 2*time.Second
 	if t.o.CheckpointEvery > 0 {
 		due = t.Step-t.savedStep >= t.o.CheckpointEvery
@@ -462,9 +547,24 @@ func (t *trainer[B]) limit() Stop {
 	return ""
 }
 
-// loop takes steps and closes epochs until something ends the run. It may begin
-// in the middle of an epoch, or at the end of one that is not closed yet.
+// loop takes steps and closes epochs until something ends the run, of which the error
+// tells if it is none of a run's ends.
 func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
+	stopped, err := t.epochs(ctx)
+	switch {
+	case errors.Is(err, ErrPause):
+		return StopInterrupted, err
+	case errors.Is(err, errInterrupted):
+		return StopInterrupted, nil
+	case errors.Is(err, ErrStop):
+		return StopAsked, nil
+	}
+	return stopped, err
+}
+
+// epochs is loop. It may begin in the middle of an epoch, or at the end of one that is not
+// closed yet.
+func (t *trainer[B]) epochs(ctx context.Context) (Stop, error) {
 	for {
 		if t.o.Patience > 0 && t.Bad >= t.o.Patience {
 			return StopPatience, nil
@@ -476,11 +576,8 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			switch stops, err := t.meet(ctx.Err() != nil); {
-			case err != nil:
+			if err := t.meet(wishOf(ctx)); err != nil {
 				return "", err
-			case stops:
-				return StopInterrupted, nil
 			}
 			if err := t.step(); err != nil {
 				return "", err
@@ -494,12 +591,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 				}
 			}
 		}
-		switch err := t.closeEpoch(ctx); {
-		case errors.Is(err, errInterrupted):
-			return StopInterrupted, nil
-		case errors.Is(err, ErrStop):
-			return StopAsked, nil
-		case err != nil:
+		if err := t.closeEpoch(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -519,7 +611,11 @@ func (t *trainer[B]) step() error {
 	lr := t.rate()
 	first := t.rank * t.o.Accumulate
 	t.last = len(t.group) - 1
+	if t.reduce != nil {
+		t.reduce.begin()
+	}
 	for i, b := range t.group {
+		from := t.o.Timeline.now()
 		t.tape.Reset()
 		t.tape.Seed(t.o.Seed, uint64(t.Step)*uint64(t.perStep)+uint64(first+i))
 		l := t.job.Loss(t.tape, b.data)
@@ -530,6 +626,8 @@ func (t *trainer[B]) step() error {
 			l = tensor.MulScalar(l, float32(share(t.weights[first+i], total)))
 		}
 		l = t.scaler.Scale(l)
+		t.o.Timeline.span(trackTraining, "forward", from)
+		from = t.o.Timeline.now()
 		if i < t.last {
 			l.Backward()
 			t.sum.put(i)
@@ -541,14 +639,27 @@ func (t *trainer[B]) step() error {
 				t.sum.finish(i, 0, t.slab.Grads().N)
 			}
 		}
+		t.o.Timeline.span(trackTraining, "backward", from)
 		t.loader.release(b)
 	}
 	if t.last < 0 { // no batch of a short step is left for this rank
 		t.slab.Device().Backend().Fill(t.slab.Grads(), nothing)
-		for i := len(t.slab.Params) - 1; i >= 0 && t.ready != nil; i-- {
-			t.o.OnReady(t.slab.Range(i))
+		t.reduce.idle = true
+		for i := len(t.slab.Params) - 1; i >= 0; i-- {
+			t.hand(t.slab.Range(i))
 		}
 	}
+	if t.reduce != nil {
+		if err := t.reduce.finish(); err != nil {
+			return err
+		}
+		t.exposed += t.reduce.exposed
+		if err := t.running.apply(t.world); err != nil {
+			return err
+		}
+	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "optimizer", from) }()
 	loss := 0.0
 	if read {
 		if err := t.world.Gather(t.own, t.losses); err != nil {
@@ -557,9 +668,6 @@ func (t *trainer[B]) step() error {
 		for i, l := range t.losses[:n] {
 			loss += share(t.weights[i], total) * l
 		}
-	}
-	if err := t.sumRanks(); err != nil {
-		return err
 	}
 	t.scaler.Unscale(t.opt)
 	if t.o.OnGradients != nil {
@@ -584,9 +692,13 @@ func (t *trainer[B]) step() error {
 		Step: t.Step, Epoch: t.Epoch + 1, Loss: loss, GradNorm: norm, LR: lr, Skipped: !taken,
 		Samples: t.samplesOfStep(), PerEpoch: t.perEpoch, TapeBytes: t.tape.Bytes(),
 	}
+	if t.reduce != nil {
+		t.taken.Exposed = t.reduce.exposed
+	}
 	if !taken {
 		t.Skipped++
 		t.Overflows++
+		t.reduce.forget()
 		t.showScale()
 		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())
 		if t.Overflows < MostSkipped {
@@ -615,15 +727,25 @@ func (t *trainer[B]) step() error {
 	return nil
 }
 
-// tell calls OnStep.
+// tell calls OnStep, and does on all ranks what it asks for on one.
 func (t *trainer[B]) tell() error {
-	if t.o.OnStep == nil {
+	if !t.tells {
 		return nil
 	}
-	err := t.o.OnStep(t.taken)
+	w := goOn
+	if t.o.OnStep != nil {
+		switch err := t.o.OnStep(t.taken); {
+		case errors.Is(err, ErrStop):
+			w = finish
+		case errors.Is(err, ErrPause):
+			w = pause
+		case err != nil:
+			return err
+		}
+	}
+	err := t.meet(w)
 	if errors.Is(err, ErrStop) {
-		t.asked = true
-		return nil
+		t.asked, err = true, nil
 	}
 	return err
 }
@@ -639,10 +761,21 @@ func share(weight, total float64) float64 {
 	return 0
 }
 
-// complete finishes a parameter's gradient and calls OnReady.
+// complete finishes a parameter's gradient and hands it over.
 func (t *trainer[B]) complete(lo, hi int) {
 	t.sum.finish(t.last, lo, hi)
-	t.o.OnReady(lo, hi)
+	t.hand(lo, hi)
+}
+
+// hand gives a gradient that is complete on this rank to OnReady and then to the other
+// ranks.
+func (t *trainer[B]) hand(lo, hi int) {
+	if t.o.OnReady != nil {
+		t.o.OnReady(lo, hi)
+	}
+	if t.reduce != nil {
+		t.reduce.ready(lo)
+	}
 }
 
 // gather collects this rank's batches of a step of n, and returns the sum of the
@@ -755,18 +888,22 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if t.scaler != nil {
 		r.Scale, r.Skipped = t.scaler.Factor(), t.Skipped
 	}
-	better, asked := false, false
-	// ask calls a hook, and notes whether it wants the run to stop.
+	better, asked := false, goOn
+	// ask calls a hook, and notes whether it wants the run to stop or to pause.
 	ask := func(hook func(Record) error) error {
 		if hook == nil {
 			return nil
 		}
 		err := hook(r)
-		if errors.Is(err, ErrStop) {
-			asked = true
-			return nil
+		switch {
+		case errors.Is(err, ErrStop):
+			asked = max(asked, finish)
+		case errors.Is(err, ErrPause):
+			asked = pause
+		default:
+			return err
 		}
-		return err
+		return nil
 	}
 	last := t.limit() != "" || r.Epoch == t.o.Epochs
 	validates := t.job.Validate != nil && (last || r.Epoch%t.o.ValidateEvery == 0)
@@ -799,12 +936,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if err := ask(t.o.OnEpoch); err != nil {
 		return err
 	}
-	if asked, err := t.meet(asked); err != nil {
-		return err
-	} else if asked {
-		return ErrStop
-	}
-	return nil
+	return t.meet(asked)
 }
 
 func (t *trainer[B]) logEpoch(r Record) error {
@@ -836,15 +968,19 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	var val map[string]float64
 	err = ctx.Err()
 	if err == nil {
+		from := t.o.Timeline.now()
 		val, err = t.job.Validate(ctx, t.infer)
+		t.o.Timeline.span(trackTraining, "validation", from)
 	}
 	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("train: validation after epoch %d: %w", r.Epoch, err)
 	}
-	if stops, err := t.meet(err != nil); err != nil {
+	w := goOn
+	if err != nil {
+		w = wishOf(ctx)
+	}
+	if err := t.meet(w); err != nil {
 		return false, err
-	} else if stops {
-		return false, errInterrupted
 	}
 	r.Val = maps.Clone(val)
 	names := slices.Sorted(maps.Keys(r.Val))

@@ -41,10 +41,22 @@ type Job[B any] struct {
 	// at a time.
 	Batches func(epoch int) [][]int
 
-	// Carry is what passes from batch to batch besides the weights, such as the
-	// recurrent state of truncated backpropagation (an nn.Carry). Checkpoints
-	// store it; it cannot be used with several ranks. nil: no state is carried.
-	Carry Carry
+	// Carry returns what passes from step to step besides the weights, such as
+	// the recurrent state of truncated backpropagation (an nn.Carry). There is one
+	// state for each batch of a step, called a slot: Options.Accumulate times
+	// Run.Ranks of them, numbered from 0 across all ranks. Batch i of an epoch, in
+	// the order of Batches, is number i modulo this product in its step, and
+	// continues the state of that slot, which the same number of the step before
+	// left; in a short step the later slots stay as they are. So the samples of a
+	// slot must follow one another from step to step, and Loss finds its slot from
+	// the samples that Load was given.
+	//
+	// Fit calls Carry, on the goroutine of Loss, for the slots of this rank only:
+	// Accumulate of them, from Rank·Accumulate. Each has its own state, and every
+	// call for a slot returns the same one. Checkpoints hold all slots, so that a
+	// run goes on with other numbers of ranks and batches of the same product.
+	// nil: no state is carried.
+	Carry func(slot int) Carry
 
 	// Loss records the mean loss of a batch, of shape [1]. The tape is in Train
 	// mode and has been reset; its dropout masks depend on Options.Seed and the
@@ -59,7 +71,8 @@ type Job[B any] struct {
 
 	// Validate scores the model; nil: no validation. It must reset the tape,
 	// which is in Infer mode, before each of its batches. An error ends the
-	// run.
+	// run. Every rank calls it, and its context is one of [WithWorld]: [Share]
+	// divides the batches among the ranks.
 	Validate func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error)
 
 	// Metric names the entry of Validate's result that selects the best
@@ -68,7 +81,7 @@ type Job[B any] struct {
 	Metric string
 }
 
-// Carry is state of a job that a checkpoint must hold.
+// Carry is the state of a slot of a job, which a checkpoint must hold.
 type Carry interface {
 	encoding.BinaryMarshaler
 	encoding.BinaryUnmarshaler
@@ -95,6 +108,15 @@ type Run struct {
 	// alone. Every rank calls Fit with the same job and options. Rank 0 writes
 	// and shows progress; to resume, every rank reads Dir.
 	World World
+	// Compress lets gradients travel between ranks as bfloat16, half the bytes; what
+	// rounding loses is added in the next step. The law of World that ranks give the
+	// bits of one process does not hold then: the weights depend on the number of
+	// ranks. Checkpoints do not hold what is still to be added, so a resumed run does
+	// not give the bits of one that was not interrupted either. One rank ignores it.
+	Compress bool
+
+	// Timeline records what this rank does and when; nil: nothing.
+	Timeline *Timeline
 
 	// Device is where a task creates its network and trains it; nil: the CPU.
 	// [Fit] does not read it: it uses the device of the job's parameters.
@@ -127,8 +149,8 @@ type Hooks struct {
 
 	// OnStep is called after each optimizer step, also one that a scaler skipped.
 	// Return ErrStop to end the run as a limit does: the epoch is closed early,
-	// without an error; another error ends the run with it at once. Several ranks
-	// see the same losses, and must decide alike.
+	// without an error; another error ends the run with it at once. What one rank
+	// asks for, all do.
 	OnStep func(s Step) error
 
 	// Adjust is called once, before anything else, and may change the options that
@@ -139,8 +161,9 @@ type Hooks struct {
 	// OnReady is called once per parameter in each step, as soon as its
 	// gradient is complete and while the backward pass continues. [lo,hi) is
 	// its range in the slab's gradients, which then holds the sum over all
-	// batches of this rank, multiplied by the scale of the loss if there is one. The
-	// order of parameters is that of [tensor.Tape.OnReady].
+	// batches of this rank, multiplied by the scale of the loss if there is one; when
+	// it returns, the gradient is summed with those of the other ranks. The order of
+	// parameters is that of [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
 }
 
@@ -165,6 +188,8 @@ type Step struct {
 	Samples   float64 // training samples of a step, the mean over an epoch
 	PerEpoch  int     // steps of an epoch
 	TapeBytes int64   // device memory that this rank's training tape holds
+
+	Exposed time.Duration // that this rank waited after its backward pass for the sums of all ranks' gradients
 }
 
 // AfterEpoch appends f to OnEpoch, for a task that monitors its own training.
@@ -242,7 +267,8 @@ type Options struct {
 	// part that differs.
 	Fingerprint Fingerprint
 
-	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
+	write  func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
+	bucket int                                                                // gradients that travel between ranks together; 0: bucketSize
 }
 
 // ErrStop ends a run as a limit does, without an error, if a hook returns it.
@@ -294,10 +320,11 @@ type Result struct {
 	Steps       int      // optimizer steps done
 	Skipped     int      // of these, steps that an overflow of Float16 left out
 	ResumedAt   int      // the step this run was resumed at; 0 for a fresh one
-	Devices     []string // where the steps ran, in order, such as "cpu/avx512", or "cpu/avx512 bf16" with a precision other than float32: several for a run that was resumed elsewhere
+	Devices     []string // where the steps ran, in order, such as "cpu/avx512", "cpu/avx512 bf16" with a precision other than float32, "... with sums in bf16" with Compress: several for a run that was resumed elsewhere
 	Stopped     Stop
 	Interrupted bool          // by the context; the checkpoint, if any, continues from here
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included
+	Exposed     time.Duration // Σ Step.Exposed since the run was resumed
 }
 
 // Trained reports whether the slab holds weights that are worth keeping as a
@@ -358,7 +385,7 @@ func (e *UnknownParameterError) Error() string {
 
 // check fills in defaults and returns an error for options that contradict each
 // other.
-func (o *Options) check(samples int, lists, carries, validates bool, metric string, opt, slab *tensor.Slab) error {
+func (o *Options) check(samples int, lists, validates bool, metric string, opt, slab *tensor.Slab) error {
 	if o.Accumulate == 0 {
 		o.Accumulate = 1
 	}
@@ -378,8 +405,7 @@ func (o *Options) check(samples int, lists, carries, validates bool, metric stri
 		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
 		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
-		{ranks > 1 && carries, "a job that carries state from batch to batch cannot be shared out to ranks: its batches follow one another; train it in one process"},
-		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("Accumulate must be a power of two with several ranks, got %d", o.Accumulate)},
+		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("accumulate must be a power of two with several ranks, got %d with %d; %d batches to a step can be had with %s", o.Accumulate, ranks, o.Accumulate*ranks, divisions(max(o.Accumulate, 1)*ranks))},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},
 		{(o.Schedule == nil) == (o.Plateau == nil), "exactly one of Schedule and Plateau must be set"},

@@ -84,6 +84,9 @@ func logCount(n float64) float32 { return float32(math.Log(cmp.Or(n, 0.5))) }
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
+	if o.Ranks() > 1 {
+		return nil, data.Errorf("generate: want one process, got %d ranks: its batches follow one another", o.Ranks())
+	}
 	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
 	s.rare = newRare(m.codec, m.counts)
 	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
@@ -104,7 +107,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 			return list
 		},
 		Load:  func(b *batch, samples []int) { s.load(b, samples[0]/s.batches, samples[0]%s.batches) },
-		Carry: carry,
+		Carry: func(int) train.Carry { return carry },
 		Loss: func(tape *tensor.Tape, b *batch) *tensor.Tensor {
 			l, to := m.net.loss(tape, b, carry.Begin(tape, b.begins))
 			carry.End(to)
