@@ -171,7 +171,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		return t.host(ctx, p.Address, wait)
 	}
 
-	err := t.dial(ctx, p.Address, hello{kind: control, to: 0}, wait, func(c net.Conn) (port int, err error) {
+	err := t.dial(ctx, p.Address, hello{kind: control, to: 0}, wait, func(c net.Conn) (err error) {
 		if t.listener != nil {
 			t.listener.Close() // of an attempt that failed
 		}
@@ -179,10 +179,8 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		if own := c.LocalAddr().(*net.TCPAddr); !own.IP.IsLoopback() || isLocal(p.Address) {
 			host = (&net.IPAddr{IP: own.IP, Zone: own.Zone}).String()
 		}
-		if t.listener, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
-			return 0, err
-		}
-		return t.listener.Addr().(*net.TCPAddr).Port, nil
+		t.listener, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+		return err
 	})
 	if err != nil {
 		return err
@@ -260,7 +258,7 @@ func noteAfter(wait time.Duration) time.Duration { return min(5*time.Second, wai
 
 // What Connect waits for: the connections of a peer.
 func met(p *peer) bool    { return p.control != nil }
-func linked(p *peer) bool { return p.link != nil }
+func linked(p *peer) bool { return p.control != nil && p.link != nil }
 
 // missing returns the ranks that have not arrived.
 func (t *tcp) missing(arrived func(p *peer) bool) []int {
@@ -307,9 +305,6 @@ func (t *tcp) tableFor(p *peer) string {
 			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 			at = netip.AddrPortFrom(here, at.Port())
 		}
-		if at.Addr().Zone() != "" {
-			at = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port()) // the name of an interface here
-		}
 		lines = append(lines, at.String())
 	}
 	return strings.Join(lines, "\n")
@@ -341,8 +336,8 @@ func listRanks(ranks []int) string {
 }
 
 // dial connects with another rank, whose listener may not be there yet. open is
-// called for each connection before the handshake and returns this rank's port.
-func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Duration, open func(c net.Conn) (int, error)) error {
+// called for each connection before the handshake.
+func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Duration, open func(c net.Conn) error) error {
 	h.size, h.from = t.size, t.rank
 	end, noteAt := time.Now().Add(wait), time.Now().Add(noteAfter(wait))
 	var dialer net.Dialer
@@ -357,12 +352,13 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 			c.SetDeadline(time.Now().Add(handshakeTime))
 			defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })()
 			if open != nil {
-				if h.port, err = open(c); err != nil {
-					c.Close()
-					return err
-				}
+				err = open(c)
 			}
-			if err = greet(c, t.secret, h); err == nil {
+			if err == nil {
+				h.port = t.listener.Addr().(*net.TCPAddr).Port
+				err = greet(c, t.secret, h)
+			}
+			if err == nil {
 				err = t.add(t.peers[h.to], c.(*net.TCPConn), h.kind, address)
 			}
 			if err != nil {
@@ -619,24 +615,30 @@ func (t *tcp) beat() {
 func (t *tcp) watch(p *peer) {
 	r := bufio.NewReader(p.control)
 	head := make([]byte, messageHead)
-	for silent := 0; ; {
+	silent := lost(p, fmt.Sprintf("nothing was heard of it for %v (it was stopped, or its machine or the network is down)", t.silence))
+	for waits := 0; ; {
 		// In two parts: after this process itself was stopped for long, what came
 		// meanwhile is read in the second.
 		p.control.SetReadDeadline(time.Now().Add(t.silence / 2))
 		if _, err := r.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
-			if silent++; silent == 2 {
-				t.fail(lost(p, fmt.Sprintf("nothing was heard of it for %v (it was stopped, or its machine or the network is down)", t.silence)))
+			if waits++; waits == 2 {
+				t.fail(silent)
 			}
 			continue
 		}
-		silent = 0
+		waits = 0
+		p.control.SetReadDeadline(time.Now().Add(t.silence))
 		m, err := readMessage(r, head)
 		if err != nil {
+			why := lost(p, "its connection ended (it was killed, or ended without a word)")
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				why = silent
+			}
 			select {
 			case <-p.left:
 			case <-t.ended:
 			default:
-				t.fail(lost(p, "its connection ended (it was killed, or ended without a word)"))
+				t.fail(why)
 			}
 			return
 		}
@@ -685,29 +687,27 @@ func (t *tcp) end() {
 		return
 	}
 	if failed {
-		<-t.done
+		<-t.done // the others have been told
 	}
 	close(t.ended)
 	if t.listener != nil {
 		t.listener.Close()
 	}
-	if failed {
-		// A socket that is closed before everything was read discards what was
-		// sent: wait for the others, which end too, and read until then.
-		for _, p := range t.peers {
-			if p != nil && p.control != nil {
-				p.control.CloseWrite()
-			}
+	// A socket that is closed before everything was read may discard what was sent:
+	// wait for the others, which end too, and read until then.
+	for _, p := range t.peers {
+		if p != nil && p.control != nil {
+			p.control.CloseWrite()
 		}
-		read := make(chan struct{})
-		go func() {
-			t.watching.Wait()
-			close(read)
-		}()
-		select {
-		case <-read:
-		case <-time.After(controlTime):
-		}
+	}
+	read := make(chan struct{})
+	go func() {
+		t.watching.Wait()
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-time.After(controlTime):
 	}
 	for _, p := range t.peers {
 		if p != nil && p.control != nil {

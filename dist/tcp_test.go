@@ -17,15 +17,17 @@ import (
 	"github.com/carousel-ml/carousel/dist"
 )
 
-// freeAddress is an address of this machine at which nobody listens.
+// freeAddress is an address of this machine at which nobody listens, with a port that
+// is not one of outgoing connections.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // places are the ranks of a job on this machine.
@@ -186,6 +188,7 @@ func (n *notes) all() []string {
 
 // What strangers send is dropped, noted once, and the job meets and works.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	var heard notes
 	o := &dist.Options{Note: heard.add, Wait: time.Minute}
 	list := places(t, 3)
@@ -250,6 +253,7 @@ func TestStrangers(t *testing.T) {
 
 // What goes wrong at the start ends with one line that names ranks, place and cure.
 func TestStartErrors(t *testing.T) {
+	t.Parallel()
 	var waiting notes
 	short := &dist.Options{Wait: 700 * time.Millisecond, Note: waiting.add}
 	contain := func(name string, err error, words ...string) {
@@ -432,6 +436,7 @@ func TestRanksThatDiffer(t *testing.T) {
 // A rank that is busy for several times the silence is not lost, and bytes that take
 // long are not either.
 func TestSlowIsNotDead(t *testing.T) {
+	t.Parallel()
 	list := places(t, 2)
 	list[1].Address = relay(t, list[0].Address, 30*time.Millisecond)
 	ranks, errs := connect(t.Context(), list, &dist.Options{Silence: 500 * time.Millisecond})
