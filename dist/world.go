@@ -100,12 +100,15 @@ func (w *World) sumRounded(v, residual []float32) error {
 	}
 	lo, hi := w.chunk(len(v), w.Rank())
 	own, lost := v[lo:hi], residual[lo:hi]
-	w.set.Add(v, v, residual)
 	w.rounded = grown(w.rounded, len(v))
 	w.wire = grown(w.wire, w.Size()*len(own))
 	w.values = grown(w.values, w.Size()*block)
-	w.round(w.rounded[:lo], residual[:lo], v[:lo]) // the own chunk does not travel yet
-	w.round(w.rounded[hi:], residual[hi:], v[hi:])
+	sum := w.rounded[lo:hi]
+	for i := 0; i < len(v); i += block {
+		n := min(block, len(v)-i)
+		w.set.Add(v[i:][:n], v[i:][:n], residual[i:][:n])
+		w.round(w.rounded[i:][:n], residual[i:][:n], v[i:][:n])
+	}
 	for r := range w.send {
 		lo, hi := w.chunk(len(v), r)
 		w.send[r], w.recv[r] = bytesOf(w.rounded[lo:hi]), bytesOf(w.wire[r*len(own):][:len(own)])
@@ -119,11 +122,10 @@ func (w *World) sumRounded(v, residual []float32) error {
 			w.leaves[r] = w.values[r*block:][:n]
 			w.bf16.Widen(w.leaves[r], w.wire[r*len(own)+i:][:n])
 		}
-		w.leaves[w.Rank()] = own[i:][:n]
+		w.leaves[w.Rank()] = own[i:][:n] // not rounded, and so without a residual of its own
 		copy(own[i:], w.tree())
+		w.round(sum[i:][:n], lost[i:][:n], own[i:][:n])
 	}
-	sum := w.rounded[lo:hi]
-	w.round(sum, lost, own)
 	for r := range w.send {
 		lo, hi := w.chunk(len(v), r)
 		w.send[r], w.recv[r] = bytesOf(sum), bytesOf(w.rounded[lo:hi])

@@ -27,8 +27,8 @@ import (
 // leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
 // a checkpoint too.)
 //
-// Errors: options or a job that contradict each other (before anything is
-// written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
+// Errors: options or a job that contradict each other, and ranks that differ, with the
+// same text on each (before anything is written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
 // finite, and an [*OverflowError] when too many steps were skipped; an
 // [*UnknownParameterError]; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
@@ -252,7 +252,10 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		return nil, err
 	}
 	if t.o.OnStart != nil {
-		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Metrics: slices.Clone(t.job.Metrics), Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		if plan.Metrics == nil && plan.Metric != "" {
+			plan.Metrics = []string{plan.Metric}
+		}
 		if err := t.o.OnStart(plan); err != nil {
 			return nil, errors.Join(err, t.close())
 		}
@@ -984,6 +987,15 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	}
 	r.Val = maps.Clone(val)
 	names := slices.Sorted(maps.Keys(r.Val))
+	if t.job.Metrics != nil {
+		var declared []string
+		for _, name := range t.job.Metrics {
+			declared = append(declared, strings.TrimPrefix(name, "-"))
+		}
+		if slices.Sort(declared); !slices.Equal(names, declared) {
+			return false, fmt.Errorf("train: validation gives %q, and Job.Metrics names %q", names, declared)
+		}
+	}
 	if err := t.takeFirst(r.Val, names); err != nil {
 		return false, err
 	}

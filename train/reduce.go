@@ -12,8 +12,9 @@ import (
 	"github.com/carousel-ml/carousel/tensor"
 )
 
-// bucketSize is the number of gradients that travel together: 1 MB, which takes a
-// network much longer than its latency, and is little beside a large layer.
+// bucketSize is the number of gradients after which a bucket is full, and the most that
+// one call of the World adds: 1 MB, which takes a network much longer than its latency,
+// and is little beside a large layer.
 const bucketSize = 1 << 18
 
 // reducer adds the gradients of all ranks while the backward pass goes on: a goroutine
@@ -74,15 +75,14 @@ func (r *reducer) layOut(order []int) {
 	room := 0 // in the last list
 	for _, i := range order {
 		p := r.slab.Params[i]
-		n := p.Len()
 		apart := r.travelsByRow(p)
-		if apart || n > room {
+		if apart || room <= 0 {
 			lists = append(lists, nil)
 			room = r.size
 		}
 		last := len(lists) - 1
 		lists[last] = append(lists[last], i)
-		if room -= n; apart {
+		if room -= p.Len(); apart {
 			room = 0
 		}
 	}

@@ -71,13 +71,19 @@ type Job[B any] struct {
 
 	// Validate scores the model; nil: no validation. It must reset the tape,
 	// which is in Infer mode, before each of its batches. An error ends the
-	// run.
+	// run. Every rank calls it, and its context is one of [WithWorld]: [Share]
+	// divides the batches among the ranks.
 	Validate func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error)
 
 	// Metric names the entry of Validate's result that selects the best
 	// weights: the smallest value wins, or with a "-" before the name the
 	// largest. "" compares nothing: the last weights are kept.
 	Metric string
+
+	// Metrics names all entries of Validate's result, as Metric does: with a "-" before
+	// those of which more is better. Whoever compares runs by another one of them reads
+	// it in [Plan]. nil: only Metric is known beforehand.
+	Metrics []string
 }
 
 // Carry is the state of a slot of a job, which a checkpoint must hold.
@@ -170,6 +176,7 @@ type Hooks struct {
 type Plan struct {
 	Epochs, Steps int         // to be done in all; 0: without that limit
 	Metric        string      // Job.Metric
+	Metrics       []string    // Job.Metrics, Metric at least
 	Weights       int         // numbers that are trained
 	History       []Record    // by epoch, those before a resume
 	Fingerprint   Fingerprint // Options.Fingerprint

@@ -13,3 +13,6 @@ import (
 func Connect(context.Context, *dist.Place) (dist.Transport, error) {
 	return nil, errors.New("this binary is static and cannot load MPI: use carousel-dl (make build-dl), or `carousel launch`")
 }
+
+// Binding returns "", which is nothing to tell the user.
+func Binding(*dist.Place) string { return "" }
