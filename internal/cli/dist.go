@@ -76,6 +76,9 @@ func (a *app) meet(ctx context.Context) error {
 		if t, err = mpi.Connect(ctx, p); err != nil && ctx.Err() == nil {
 			err = misusef("%s: %v", p.Launcher, err)
 		}
+		if bound := mpi.Binding(p); err == nil && bound != "" {
+			a.rankNote(bound)
+		}
 	} else {
 		t, err = dist.Connect(ctx, p, &dist.Options{Note: a.rankNote})
 	}
