@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +31,6 @@ type training struct {
 // newTraining trains for some epochs of 9 steps of two batches.
 func newTraining(t *testing.T, epochs int) *training {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("processes are looked up in /proc")
-	}
 	one := &training{dir: t.TempDir()}
 	table := filepath.Join(one.dir, "hours.csv")
 	if err := os.WriteFile(table, madeUp(400, ""), 0o600); err != nil {
@@ -229,20 +225,21 @@ func TestEndOfALauncher(t *testing.T) {
 	}
 }
 
-// Kills of random ranks at random moments lose nothing. CAROUSEL_KILLS is their number.
+// Kills of random ranks at random moments lose nothing. CAROUSEL_KILLS is their number; with
+// it ranks live long enough to write checkpoints.
 func TestKills(t *testing.T) {
-	kills, _ := strconv.Atoi(os.Getenv("CAROUSEL_KILLS"))
-	if kills == 0 {
-		kills = 3
+	kills, epochs, longest := 3, 30, time.Second
+	if n, err := strconv.Atoi(os.Getenv("CAROUSEL_KILLS")); err == nil {
+		kills, epochs, longest = n, 60*n, 6*time.Second
 	}
 	t.Parallel()
-	one := newTraining(t, 30*max(1, kills/2)) // so that most kills meet it at work
+	one := newTraining(t, epochs)
 	r := rand.New(rand.NewPCG(1, uint64(kills)))
-	begun := 0 // trainings that were killed, and not their processes before
+	begun, resumed := 0, 0 // trainings that were killed, and not their processes before; those that went on from a checkpoint
 	for i := range kills {
 		p := one.start(t, nil, launched(2, one.on("run", "--resume")))
 		victim := p.rank(t, r.IntN(2))
-		time.Sleep(time.Duration(r.Float64() * float64(min(kills, 6)) * 0.3 * float64(time.Second)))
+		time.Sleep(time.Duration(r.Float64() * float64(longest)))
 		_ = syscall.Kill(victim, syscall.SIGKILL)
 		switch code := p.end(t); {
 		case code == exitOK: // it was too late
@@ -253,13 +250,16 @@ func TestKills(t *testing.T) {
 			t.Fatalf("kill %d: exit %d: %s", i+1, code, p.stderr.String())
 		case strings.Contains(p.stderr.String(), " weights\n"):
 			begun++
+			if !strings.Contains(p.stderr.String(), "epoch 1/") && strings.Contains(p.stderr.String(), "epoch ") {
+				resumed++
+			}
 		}
 	}
 	one.run(t, nil, launched(2, one.on("run", "--resume")))
 	if !bytes.Equal(one.weights(t, "run"), one.want) {
 		t.Error("the weights differ from those of a training that was left alone")
 	}
-	t.Logf("%d kills, %d of them within the training", kills, begun)
+	t.Logf("%d kills, %d of them within the training, which %d times had been resumed behind its first epoch", kills, begun, resumed)
 }
 
 // freeAddress is where rank 0 of a test may listen.
