@@ -189,7 +189,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 	var addresses []string
 	select {
 	case text := <-t.tables:
-		addresses = append([]string{p.Address}, strings.Split(text, "\n")...)
+		addresses = append([]string{p.Address}, strings.Split(text, " ")...)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -307,7 +307,7 @@ func (t *tcp) tableFor(p *peer) string {
 		}
 		lines = append(lines, at.String())
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(lines, " ")
 }
 
 // isLocal reports whether an address is one of this machine alone.
