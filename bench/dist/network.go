@@ -73,7 +73,7 @@ func (t *team) ask(q *request, first bool) ([]*answer, error) {
 	}
 	var answers []*answer
 	for r, p := range ranks {
-		a := &answer{Error: "it ended"}
+		a := &answer{Error: "it ended; what it said stands above"}
 		if p.out.Scan() {
 			a = &answer{}
 			if err := json.Unmarshal(p.out.Bytes(), a); err != nil {
@@ -242,6 +242,9 @@ func (o *options) report(out io.Writer, variants []*variant, times []operation) 
 		verdict := "at most half"
 		if ratio > 0.5 {
 			verdict = "MORE than half"
+		}
+		if min(slices.Min(variants[0].exposed), slices.Min(v.exposed)) <= 0 {
+			verdict = "but unsteady, so no evidence: in some round communication cost nothing"
 		}
 		fmt.Fprintf(out, "Exposed communication of carousel beside %s: %.2f, %s\n", v.name, ratio, verdict)
 	}
