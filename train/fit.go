@@ -252,7 +252,10 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		return nil, err
 	}
 	if t.o.OnStart != nil {
-		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Metrics: slices.Clone(t.job.Metrics), Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		if plan.Metrics == nil && plan.Metric != "" {
+			plan.Metrics = []string{plan.Metric}
+		}
 		if err := t.o.OnStart(plan); err != nil {
 			return nil, errors.Join(err, t.close())
 		}
@@ -984,6 +987,15 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	}
 	r.Val = maps.Clone(val)
 	names := slices.Sorted(maps.Keys(r.Val))
+	if t.job.Metrics != nil {
+		var declared []string
+		for _, name := range t.job.Metrics {
+			declared = append(declared, strings.TrimPrefix(name, "-"))
+		}
+		if slices.Sort(declared); !slices.Equal(names, declared) {
+			return false, fmt.Errorf("train: validation gives %q, and Job.Metrics names %q", names, declared)
+		}
+	}
 	if err := t.takeFirst(r.Val, names); err != nil {
 		return false, err
 	}

@@ -79,6 +79,11 @@ type Job[B any] struct {
 	// weights: the smallest value wins, or with a "-" before the name the
 	// largest. "" compares nothing: the last weights are kept.
 	Metric string
+
+	// Metrics names all entries of Validate's result, as Metric does: with a "-" before
+	// those of which more is better. Whoever compares runs by another one of them reads
+	// it in [Plan]. nil: only Metric is known beforehand.
+	Metrics []string
 }
 
 // Carry is the state of a slot of a job, which a checkpoint must hold.
@@ -171,6 +176,7 @@ type Hooks struct {
 type Plan struct {
 	Epochs, Steps int         // to be done in all; 0: without that limit
 	Metric        string      // Job.Metric
+	Metrics       []string    // Job.Metrics, Metric at least
 	Weights       int         // numbers that are trained
 	History       []Record    // by epoch, those before a resume
 	Fingerprint   Fingerprint // Options.Fingerprint
