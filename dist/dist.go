@@ -1,7 +1,22 @@
-// Package dist connects the processes that train one model together, the ranks
-// of a job: where a launcher put them ([Find]), how bytes travel between them
+// Package dist connects the processes, called ranks, that train one model
+// together: where a launcher put them ([Find]), how bytes travel between them
 // ([Transport], of which [Connect] makes the one over TCP), and their sums
 // ([World]).
+//
+// A job has a fixed number of ranks, of which all run the same program on machines
+// of the same byte order. Over TCP each pair of them has two connections: one for
+// the bytes of Exchange, one for signs of life and the end of the job. The protocol
+// has a version, 1, which both sides check; wire.go describes it. It promises:
+//
+//   - Only processes that prove the job's secret become ranks. Whatever else
+//     connects is dropped after a handshake of bounded length and time.
+//   - A failure of any rank (death, Abort, silence) fails the calls of all others
+//     within the silence, with one error that names the first rank to fail; nobody
+//     waits forever. Ranks that make different calls fail too.
+//   - What was sent before Close arrives.
+//
+// It does not hide or sign what travels after the handshake, and does not continue
+// after a failure: the job is started again from its checkpoint.
 package dist
 
 // Transport moves bytes between the ranks of a job. Its calls do not overlap,

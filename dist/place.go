@@ -147,15 +147,19 @@ func (n *Node) Place(local, processes int) *Place {
 	}
 }
 
-// Env returns the variables, as NAME=value, by which Find returns the place in a
-// process that has them, of the launcher 'carousel launch'.
+// Env returns the variables, as NAME=value, by which Find returns the place, of the
+// launcher 'carousel launch', in a process that has them.
 func (p *Place) Env() []string {
+	local, locals := "", ""
+	if p.LocalSize > 0 {
+		local, locals = strconv.Itoa(p.LocalRank), strconv.Itoa(p.LocalSize)
+	}
 	return []string{
 		"CAROUSEL_ALONE=",
 		"CAROUSEL_RANK=" + strconv.Itoa(p.Rank),
 		"CAROUSEL_RANKS=" + strconv.Itoa(p.Size),
-		"CAROUSEL_LOCAL_RANK=" + strconv.Itoa(p.LocalRank),
-		"CAROUSEL_LOCAL_RANKS=" + strconv.Itoa(p.LocalSize),
+		"CAROUSEL_LOCAL_RANK=" + local,
+		"CAROUSEL_LOCAL_RANKS=" + locals,
 		"CAROUSEL_ADDRESS=" + p.Address,
 		"CAROUSEL_SECRET=" + string(p.Secret),
 	}

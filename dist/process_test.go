@@ -111,9 +111,13 @@ func (p process) end(t *testing.T) string {
 // number, not that of one which ended because of it. CAROUSEL_TEST_KILLS is the number
 // of jobs.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	kills, _ := strconv.Atoi(os.Getenv("CAROUSEL_TEST_KILLS"))
 	if kills == 0 {
-		kills = 6
+		kills = 12
+		if testing.Short() {
+			kills = 3
+		}
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	longest := time.Duration(0)
@@ -152,6 +156,7 @@ func TestKilled(t *testing.T) {
 // A rank that is stopped is lost after the silence, for itself too when it continues;
 // one that is stopped for less is not.
 func TestStopped(t *testing.T) {
+	t.Parallel()
 	job := startJob(t, 3)
 	for _, p := range job {
 		if line, err := p.out.ReadString('\n'); err != nil || line != "sums\n" {

@@ -64,7 +64,7 @@ type tcp struct {
 	peers   []*peer    // by rank, nil for this one
 	cause   *RankError // of the job's failure
 	refused string     // the last dialer that was refused, for messages
-	met     bool       // the start is over
+	started bool       // all ranks have met
 	closed  bool
 
 	call    uint16         // number of the Exchange
@@ -90,7 +90,6 @@ const (
 	dialTime      = 5 * time.Second  // of one attempt
 	controlTime   = time.Second      // for a message of some bytes to a socket that is empty
 	graceTime     = 2 * time.Second  // from a broken link to news of its rank
-	patience      = 3 * time.Second  // until rank 0 says for whom it waits
 	handshakes    = 256              // at the same time
 )
 
@@ -153,7 +152,7 @@ func Connect(ctx context.Context, p *Place, o *Options) (Transport, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.met = true
+	t.started = true
 	return t, nil
 }
 
@@ -172,7 +171,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		return t.host(ctx, p.Address, wait)
 	}
 
-	err := t.dial(ctx, p.Address, hello{kind: control, to: 0}, wait, func(c net.Conn) (port int, err error) {
+	err := t.dial(ctx, p.Address, hello{kind: control, to: 0}, wait, func(c net.Conn) (err error) {
 		if t.listener != nil {
 			t.listener.Close() // of an attempt that failed
 		}
@@ -180,10 +179,8 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		if own := c.LocalAddr().(*net.TCPAddr); !own.IP.IsLoopback() || isLocal(p.Address) {
 			host = (&net.IPAddr{IP: own.IP, Zone: own.Zone}).String()
 		}
-		if t.listener, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
-			return 0, err
-		}
-		return t.listener.Addr().(*net.TCPAddr).Port, nil
+		t.listener, err = net.Listen("tcp", net.JoinHostPort(host, "0"))
+		return err
 	})
 	if err != nil {
 		return err
@@ -192,7 +189,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 	var addresses []string
 	select {
 	case text := <-t.tables:
-		addresses = append([]string{p.Address}, strings.Split(text, "\n")...)
+		addresses = append([]string{p.Address}, strings.Split(text, " ")...)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -210,7 +207,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 		}
 	}
 	// A rank that cannot reach this one ends the job itself.
-	return t.await(ctx, func(p *peer) bool { return p.link != nil })
+	return t.await(ctx, linked)
 }
 
 // host is what rank 0 does in meet.
@@ -229,46 +226,51 @@ func (t *tcp) host(ctx context.Context, address string, wait time.Duration) erro
 	t.running.Go(t.serve)
 	late, stop := context.WithTimeout(ctx, wait)
 	defer stop()
-	absent := func(arrived func(p *peer) bool) (ranks []int) {
-		for _, p := range t.peers[1:] {
-			if !arrived(p) {
-				ranks = append(ranks, p.rank)
-			}
+	defer time.AfterFunc(noteAfter(wait), func() {
+		if ranks := t.missing(met); ranks != nil {
+			t.note(fmt.Sprintf("rank 0 waits at %s for %s of %d", address, listRanks(ranks), t.size))
 		}
-		return ranks
-	}
-	missing := func(err error, arrived func(p *peer) bool) error {
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+	}).Stop()
+	arrive := func(with func(p *peer) bool) error {
+		err := t.await(late, with)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 			return err
 		}
+		ranks, why := t.missing(with), ""
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		ranks, why := absent(arrived), ""
 		if t.refused != "" {
 			why = "; the last that was refused: " + t.refused
 		}
 		return fmt.Errorf("%s of %d did not come to rank 0 at %s within %v: start all ranks, where they reach this address and port%s", listRanks(ranks), t.size, address, wait, why)
 	}
-	met := func(p *peer) bool { return p.control != nil }
-	defer time.AfterFunc(patience, func() {
-		t.mu.Lock()
-		ranks := absent(met)
-		t.mu.Unlock()
-		if len(ranks) > 0 {
-			t.note(fmt.Sprintf("rank 0 waits at %s for %s of %d", address, listRanks(ranks), t.size))
-		}
-	}).Stop()
-	if err := t.await(late, met); err != nil {
-		return missing(err, met)
+	if err := arrive(met); err != nil {
+		return err
 	}
 	for _, p := range t.peers[1:] {
 		t.say(p, message{kind: table, text: t.tableFor(p)})
 	}
-	linked := func(p *peer) bool { return p.link != nil }
-	if err := t.await(late, linked); err != nil {
-		return missing(err, linked)
+	return arrive(linked)
+}
+
+// noteAfter is how long a rank waits for others before it notes that.
+func noteAfter(wait time.Duration) time.Duration { return min(3*time.Second, wait/2) }
+
+// What Connect waits for: the connections of a peer.
+func met(p *peer) bool    { return p.control != nil }
+func linked(p *peer) bool { return p.control != nil && p.link != nil }
+
+// missing returns the ranks that have not arrived.
+func (t *tcp) missing(arrived func(p *peer) bool) []int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var ranks []int
+	for r, p := range t.peers {
+		if p != nil && !arrived(p) {
+			ranks = append(ranks, r)
+		}
 	}
-	return nil
+	return ranks
 }
 
 // await waits until all peers have what is asked for.
@@ -300,15 +302,12 @@ func (t *tcp) tableFor(p *peer) string {
 	for _, other := range t.peers[1:] {
 		at := netip.MustParseAddrPort(other.where)
 		if at.Addr().IsLoopback() {
-			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 			at = netip.AddrPortFrom(here, at.Port())
-		}
-		if at.Addr().Zone() != "" {
-			at = netip.AddrPortFrom(at.Addr().WithZone(""), at.Port()) // the name of an interface here
 		}
 		lines = append(lines, at.String())
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(lines, " ")
 }
 
 // isLocal reports whether an address is one of this machine alone.
@@ -337,10 +336,10 @@ func listRanks(ranks []int) string {
 }
 
 // dial connects with another rank, whose listener may not be there yet. open is
-// called for each connection before the handshake and returns this rank's port.
-func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Duration, open func(c net.Conn) (int, error)) error {
+// called for each connection before the handshake.
+func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Duration, open func(c net.Conn) error) error {
 	h.size, h.from = t.size, t.rank
-	end := time.Now().Add(wait)
+	end, noteAt := time.Now().Add(wait), time.Now().Add(noteAfter(wait))
 	var dialer net.Dialer
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := func() error {
@@ -353,12 +352,13 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 			c.SetDeadline(time.Now().Add(handshakeTime))
 			defer context.AfterFunc(ctx, func() { c.SetDeadline(time.Now()) })()
 			if open != nil {
-				if h.port, err = open(c); err != nil {
-					c.Close()
-					return err
-				}
+				err = open(c)
 			}
-			if err = greet(c, t.secret, h); err == nil {
+			if err == nil {
+				h.port = t.listener.Addr().(*net.TCPAddr).Port
+				err = greet(c, t.secret, h)
+			}
+			if err == nil {
 				err = t.add(t.peers[h.to], c.(*net.TCPConn), h.kind, address)
 			}
 			if err != nil {
@@ -383,6 +383,10 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 		var broken net.Error
 		if !errors.As(err, &broken) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // it answers, but not as a rank of this job
 			t.stranger(fmt.Sprintf("at %s, where rank %d is expected, another answers: %v", address, h.to, err))
+		}
+		if !noteAt.IsZero() && time.Now().After(noteAt) {
+			noteAt = time.Time{}
+			t.note(fmt.Sprintf("rank %d waits for rank %d at %s (%v)", t.rank, h.to, address, err))
 		}
 		if time.Now().Add(pause).After(end) {
 			return fmt.Errorf("rank %d did not reach rank %d at %s within %v: start all ranks, and open the ports between their machines (last error: %w)", t.rank, h.to, address, wait, err)
@@ -482,7 +486,7 @@ func (t *tcp) admit(h hello, from string) (why string) {
 		return fmt.Sprintf("this is rank %d, not %d", t.rank, h.to)
 	case h.size != t.size:
 		other := &RankError{h.from, fmt.Sprintf("at %s counts %d ranks, rank %d %d: start all with the same number", from, h.size, t.rank, t.size)}
-		if !t.met {
+		if !t.started {
 			t.running.Go(func() { t.fail(other) })
 		}
 		return other.Error()
@@ -611,24 +615,30 @@ func (t *tcp) beat() {
 func (t *tcp) watch(p *peer) {
 	r := bufio.NewReader(p.control)
 	head := make([]byte, messageHead)
-	for silent := 0; ; {
+	silent := lost(p, fmt.Sprintf("nothing was heard of it for %v (it was stopped, or its machine or the network is down)", t.silence))
+	for waits := 0; ; {
 		// In two parts: after this process itself was stopped for long, what came
 		// meanwhile is read in the second.
 		p.control.SetReadDeadline(time.Now().Add(t.silence / 2))
 		if _, err := r.Peek(1); errors.Is(err, os.ErrDeadlineExceeded) {
-			if silent++; silent == 2 {
-				t.fail(lost(p, fmt.Sprintf("nothing was heard of it for %v (it was stopped, or its machine or the network is down)", t.silence)))
+			if waits++; waits == 2 {
+				t.fail(silent)
 			}
 			continue
 		}
-		silent = 0
+		waits = 0
+		p.control.SetReadDeadline(time.Now().Add(t.silence))
 		m, err := readMessage(r, head)
 		if err != nil {
+			why := lost(p, "its connection ended (it was killed, or ended without a word)")
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				why = silent
+			}
 			select {
 			case <-p.left:
 			case <-t.ended:
 			default:
-				t.fail(lost(p, "its connection ended (it was killed, or ended without a word)"))
+				t.fail(why)
 			}
 			return
 		}
@@ -677,29 +687,27 @@ func (t *tcp) end() {
 		return
 	}
 	if failed {
-		<-t.done
+		<-t.done // the others have been told
 	}
 	close(t.ended)
 	if t.listener != nil {
 		t.listener.Close()
 	}
-	if failed {
-		// A socket that is closed before everything was read discards what was
-		// sent: wait for the others, which end too, and read until then.
-		for _, p := range t.peers {
-			if p != nil && p.control != nil {
-				p.control.CloseWrite()
-			}
+	// A socket that is closed before everything was read may discard what was sent:
+	// wait for the others, which end too, and read until then.
+	for _, p := range t.peers {
+		if p != nil && p.control != nil {
+			p.control.CloseWrite()
 		}
-		read := make(chan struct{})
-		go func() {
-			t.watching.Wait()
-			close(read)
-		}()
-		select {
-		case <-read:
-		case <-time.After(controlTime):
-		}
+	}
+	read := make(chan struct{})
+	go func() {
+		t.watching.Wait()
+		close(read)
+	}()
+	select {
+	case <-read:
+	case <-time.After(controlTime):
 	}
 	for _, p := range t.peers {
 		if p != nil && p.control != nil {

@@ -17,15 +17,17 @@ import (
 	"github.com/carousel-ml/carousel/dist"
 )
 
-// freeAddress is an address of this machine at which nobody listens.
+// freeAddress is an address of this machine at which nobody listens, with a port that
+// is not one of outgoing connections.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // places are the ranks of a job on this machine.
@@ -186,6 +188,7 @@ func (n *notes) all() []string {
 
 // What strangers send is dropped, noted once, and the job meets and works.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	var heard notes
 	o := &dist.Options{Note: heard.add, Wait: time.Minute}
 	list := places(t, 3)
@@ -250,7 +253,9 @@ func TestStrangers(t *testing.T) {
 
 // What goes wrong at the start ends with one line that names ranks, place and cure.
 func TestStartErrors(t *testing.T) {
-	short := &dist.Options{Wait: 700 * time.Millisecond}
+	t.Parallel()
+	var waiting notes
+	short := &dist.Options{Wait: 700 * time.Millisecond, Note: waiting.add}
 	contain := func(name string, err error, words ...string) {
 		t.Helper()
 		if err == nil {
@@ -272,6 +277,9 @@ func TestStartErrors(t *testing.T) {
 
 	_, errs = connect(t.Context(), list[3:], short)
 	contain("no rank 0", errs[0], "rank 3 did not reach rank 0 at "+list[0].Address, "connection refused")
+	if lines := waiting.all(); len(lines) != 2 || lines[0] != "rank 0 waits at "+list[0].Address+" for ranks 2 and 3 of 4" || !strings.HasPrefix(lines[1], "rank 3 waits for rank 0 at "+list[0].Address) {
+		t.Errorf("noted %q", lines)
+	}
 
 	l, err := net.Listen("tcp", list[0].Address)
 	if err != nil {
@@ -292,8 +300,8 @@ func TestStartErrors(t *testing.T) {
 	var heard notes
 	_, errs = connect(t.Context(), list[1:2], &dist.Options{Wait: short.Wait, Note: heard.add})
 	contain("another program", errs[0], "rank 1 did not reach rank 0", `"SSH-2.0-Op"`)
-	if len(heard.all()) != 1 {
-		t.Errorf("noted %q", heard.all())
+	if lines := heard.all(); len(lines) != 2 || !strings.Contains(lines[0], "SSH") || !strings.Contains(lines[1], "rank 1 waits for rank 0") {
+		t.Errorf("noted %q", lines)
 	}
 	l.Close()
 
@@ -428,6 +436,7 @@ func TestRanksThatDiffer(t *testing.T) {
 // A rank that is busy for several times the silence is not lost, and bytes that take
 // long are not either.
 func TestSlowIsNotDead(t *testing.T) {
+	t.Parallel()
 	list := places(t, 2)
 	list[1].Address = relay(t, list[0].Address, 30*time.Millisecond)
 	ranks, errs := connect(t.Context(), list, &dist.Options{Silence: 500 * time.Millisecond})

@@ -12,7 +12,11 @@ import (
 	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/simd"
+	"github.com/carousel-ml/carousel/train"
+	"github.com/carousel-ml/carousel/train/traintest"
 )
+
+var _ train.World = (*dist.World)(nil)
 
 // memory is a Transport between goroutines.
 type memory struct {
@@ -168,6 +172,20 @@ func TestSum(t *testing.T) {
 				}
 			}
 		}
+	}
+	// It is that of the worlds by which training is tested.
+	for size := 2; size <= 6; size++ {
+		list := brought(size, 500)
+		want := treeSum(list)
+		var all sync.WaitGroup
+		for rank, w := range traintest.Worlds(size) {
+			all.Go(func() {
+				if err := w.Sum(list[rank], nil); err != nil || !sameBits(list[rank], want) {
+					t.Errorf("traintest: %d ranks: %v, or the sum of rank %d is another one", size, err, rank)
+				}
+			})
+		}
+		all.Wait()
 	}
 	// The law says something only if the order matters.
 	list := brought(5, 5000)

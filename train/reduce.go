@@ -96,7 +96,7 @@ func (r *reducer) layOut(order []int) {
 		_, hi := r.slab.Range(last)
 		own := r.slab.Grads().Slice(lo, hi)
 		if last-first+1 == len(params) && own.InHost() {
-			b.v = own.Host
+			b.v = own.View()
 		} else {
 			n := 0
 			for _, i := range params {

@@ -343,7 +343,7 @@ func TestRowsOfEveryKind(t *testing.T) {
 					if step > 0 {
 						read()
 					}
-					g := slab.Grads().Host
+					g := slab.Grads().View()
 					if step%2 == 1 && rank > 0 {
 						for i := range g {
 							g[i] = odd[0]
@@ -391,7 +391,7 @@ func TestCompressedSums(t *testing.T) {
 			slab := tensor.Pack(nil, m, 1)
 			o := &train.Options{Run: train.Run{World: w, Compress: true}}
 			train.SetBucket(o, 16)
-			g := slab.Grads().Host
+			g := slab.Grads().View()
 			totals[rank] = make([]float64, len(g))
 			read := func() {
 				for i, v := range g {
