@@ -322,6 +322,7 @@ func (t *transport) tell() error {
 		t.poll() // errors of messages that the end has cut off say nothing new
 	}
 	fmt.Fprintln(os.Stderr, cause)
+	time.Sleep(100 * time.Millisecond) // MPICH 4's launcher drops what it has not read by then
 	return t.check("MPI_Abort", dl.Call(t.abort, t.world, 1))
 }
 
