@@ -3,8 +3,11 @@ package generate
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"math"
-	"strings"
+	"path/filepath"
+	"slices"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/nn"
@@ -17,65 +20,113 @@ import (
 
 // Train trains a language model on the training text; the epoch is chosen on the
 // validation text, and without one the last weights are kept. It keeps texts as
-// token ids, four bytes per token, in addition to the data, which it does not change.
+// tokens, two bytes each, or four for a vocabulary above 65,536, in addition to the data,
+// which it does not change: in memory, or, where texts stay in their files, in files of
+// the run's directory, or the system's for temporary files. These are removed at the end;
+// those of an interrupted run are kept, for its resumption.
 //
 // Invalid settings, and a text too short for them, are a *data.InputError; other
-// errors are those of [train.Fit]. If ctx is cancelled while the data are
+// errors are those of [train.Fit], and of writing the files of tokens. If ctx is cancelled while the data are
 // prepared, its error is returned; later, the result is marked Interrupted, and
 // Dir contains a checkpoint to resume from and the model with the best weights so
 // far, which is also returned.
 func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *train.Result, error) {
-	return task.Fit("generate: Train", d, &cfg, run, func(o *train.Run) (*Model, *train.Result, error) {
-		m, c, err := prepare(ctx, d.Training, cfg, o.Device)
+	return task.Fit("generate: Train", d, &cfg, run, func(o *train.Run) (_ *Model, result *train.Result, err error) {
+		t, err := d.encode(ctx, &cfg, o.Dir)
 		if err != nil {
 			return nil, nil, data.InFile(d.file, err)
 		}
-		var v *corpus
-		if len(d.Validation) > 0 {
-			if v, err = newCorpus(ctx, m.codec, d.Validation); err != nil {
-				return nil, nil, err
-			}
+		again := false // whether the files of tokens are needed once more
+		defer func() { t.close(again) }()
+		m, err := prepare(t, cfg, o.Device)
+		if err != nil {
+			return nil, nil, data.InFile(d.file, err)
 		}
-		result, err := m.fit(ctx, c, v, o)
+		result, err = m.fit(ctx, t.training, t.validation, o)
+		again = err != nil && !errors.Is(err, train.ErrPause) || result.Interrupted
 		return m, result, err
 	})
+}
+
+// encoded is the texts of a training as tokens.
+type encoded struct {
+	*codec
+	training, validation *corpus // validation is nil if there is none
+}
+
+func (e *encoded) close(again bool) {
+	e.training.close(again)
+	if e.validation != nil {
+		e.validation.close(again)
+	}
+}
+
+// encode learns the tokens of the training text, of which it settles the settings, and
+// encodes the texts; dir is the run's. What trainings of these data with the same settings
+// of tokens have in common is computed once.
+func (d *Data) encode(ctx context.Context, cfg *Config, dir string) (*encoded, error) {
+	type learnt struct {
+		*codec
+		size, least int
+	}
+	key := fmt.Sprint(cfg.Tokens, cfg.VocabularySize, cfg.MinCount)
+	l, err := task.Once(ctx, &d.coded, "tokens "+key, func() (l learnt, err error) {
+		own := *cfg
+		characters, marked, err := measure(ctx, d.Training, text.Unknown)
+		if err != nil {
+			return l, err
+		}
+		own.settleText(characters, marked)
+		l.size, l.least = own.VocabularySize, own.MinCount
+		l.codec, err = trainCodec(ctx, &own, d.Training)
+		return l, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	cfg.VocabularySize, cfg.MinCount = l.size, l.least
+	keep := ""
+	if dir != "" {
+		keep = filepath.Join(dir, "tokens")
+	}
+	all := func() (*encoded, error) {
+		e := &encoded{codec: l.codec}
+		if e.training, err = newCorpus(ctx, e.codec, d.Training, false, keep); err != nil || len(d.Validation) == 0 {
+			return e, err
+		}
+		if e.validation, err = newCorpus(ctx, e.codec, d.Validation, false, keep); err != nil {
+			e.training.close(true)
+		}
+		return e, err
+	}
+	if slices.ContainsFunc(slices.Concat(d.Training, d.Validation), data.Document.Stays) {
+		return all() // files belong to one training
+	}
+	return task.Once(ctx, &d.coded, "texts "+key, all)
 }
 
 // leastTokens is the least number of tokens of a training text.
 const leastTokens = 64
 
 // prepare settles the configuration on the text and makes the untrained model.
-func prepare(ctx context.Context, docs []data.Document, cfg Config, on *tensor.Device) (*Model, *corpus, error) {
-	marked := false
-	for _, d := range docs {
-		marked = marked || strings.Contains(d.Text, text.Unknown)
+func prepare(t *encoded, cfg Config, on *tensor.Device) (*Model, error) {
+	tokens, counts := t.training.Tokens, t.training.Counts
+	if tokens < leastTokens {
+		return nil, data.Errorf("the training text has %d tokens; at least %d are needed; give more text, or smaller tokens than %s", tokens, leastTokens, cfg.Tokens)
 	}
-	cfg.settleText(characters(docs), marked)
-	k, err := trainCodec(ctx, &cfg, docs)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := newCorpus(ctx, k, docs)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.tokens < leastTokens {
-		return nil, nil, data.Errorf("the training text has %d tokens; at least %d are needed; give more text, or smaller tokens than %s", c.tokens, leastTokens, cfg.Tokens)
-	}
-	counts := c.counts(k.tokens.Vocabulary().Len())
 	if n := len(cfg.Cutoffs); n > 0 && cfg.Cutoffs[n-1] >= len(counts) {
-		return nil, nil, data.Errorf("cutoffs: want numbers below the vocabulary's size %d, got %v", len(counts), cfg.Cutoffs)
+		return nil, data.Errorf("cutoffs: want numbers below the vocabulary's size %d, got %v", len(counts), cfg.Cutoffs)
 	}
-	cfg.settle(c.tokens, counts)
-	if c.tokens < cfg.Batch {
-		return nil, nil, data.Errorf("batch: want at most the number of tokens of the text, %[2]d, got %[1]d; give a smaller batch or more text", cfg.Batch, c.tokens)
+	cfg.settle(tokens, counts)
+	if tokens < cfg.Batch {
+		return nil, data.Errorf("batch: want at most the number of tokens of the text, %[2]d, got %[1]d; give a smaller batch or more text", cfg.Batch, tokens)
 	}
-	m, err := newModel(cfg, k, counts, on)
+	m, err := newModel(cfg, t.codec, counts, on)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	m.net.startAtFrequencies(newRare(k, counts).expected(counts))
-	return m, c, nil
+	m.net.startAtFrequencies(newRare(t.codec, counts).expected(counts))
+	return m, nil
 }
 
 // logCount returns the logarithm of a count, and of one half for 0.
@@ -92,7 +143,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
-		Samples:   c.tokens,
+		Samples:   c.Tokens,
 		NewBatch:  func() *batch { return &batch{} },
 		// A sample is a segment of every stream, numbered through all epochs,
 		// since each epoch reads the documents in another order.
@@ -103,7 +154,10 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 			}
 			return list
 		},
-		Load:  func(b *batch, samples []int) { s.load(b, samples[0]/s.batches, samples[0]%s.batches) },
+		Load: func(b *batch, samples []int) {
+			err := s.load(b, samples[0]/s.batches, samples[0]%s.batches, 0, cfg.Batch)
+			tensor.Check(err == nil, "generate: Train", "%v", err)
+		},
 		Carry: carry,
 		Loss: func(tape *tensor.Tape, b *batch) *tensor.Tensor {
 			l, to := m.net.loss(tape, b, carry.Begin(tape, b.begins))
@@ -112,7 +166,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 		},
 		Weight: func(b *batch) float64 { return float64(b.tokens) },
 	}
-	if valid != nil && valid.tokens > 0 {
+	if valid != nil && valid.Tokens > 0 {
 		job.Metric = "loss"
 		job.Validate = m.validation(valid)
 	} else {
@@ -127,7 +181,7 @@ const validationRow = 1000
 
 // validation returns a function that scores a corpus, with a separate state.
 func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
-	rows := min(max(c.tokens/validationRow, 1), evaluationRows)
+	rows := min(max(c.Tokens/validationRow, 1), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), false, 0)
 	b := &batch{}
 	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
@@ -137,7 +191,9 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			s.load(b, 0, i)
+			if err := s.load(b, 0, i, 0, rows); err != nil {
+				return nil, err
+			}
 			tape.Reset()
 			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
 			l := m.net.nats(x, b.targets)
@@ -155,17 +211,9 @@ func (m *Model) fingerprint(c, valid *corpus) train.Fingerprint {
 	cfg := m.cfg
 	cfg.Settings = cfg.Fixed()
 	f := train.NewFingerprint(cfg)
-	f.AddData("training text", c.values()...)
+	f.Data["training text"] = c.Sum
 	if valid != nil {
-		f.AddData("validation text", valid.values()...)
+		f.Data["validation text"] = valid.Sum
 	}
 	return f
-}
-
-// values returns the documents, for a fingerprint.
-func (c *corpus) values() (docs []any) {
-	for _, d := range c.docs {
-		docs = append(docs, d)
-	}
-	return docs
 }
