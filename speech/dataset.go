@@ -230,21 +230,25 @@ func (d *Dataset) First(rows int) (*Batch, error) {
 	return b, d.Load(b, samples, false)
 }
 
-// Each runs a network over all utterances, in batches of similar length, and
-// calls use with the numbers of the utterances, the batch and its logits, which
-// are valid until use returns. The tape's mode should be Infer. The errors are
-// those of [Dataset.Load] and of a cancelled ctx.
-func (d *Dataset) Each(ctx context.Context, t *tensor.Tape, n *Network, use func(samples []int, b *Batch, logits *tensor.Tensor)) error {
+// Each runs a network over all utterances, in batches of similar length, and calls part
+// with each batch, its utterances' numbers and its logits, which are valid until part
+// returns, and use with the numbers and what part returned. The context's ranks share
+// this as [train.Share] describes, with the errors of that, of [Dataset.Load] and of a
+// cancelled ctx. The tape's mode should be Infer.
+func Each[T train.Number](ctx context.Context, t *tensor.Tape, n *Network, d *Dataset, part func(samples []int, b *Batch, logits *tensor.Tensor) []T, use func(samples []int, result []T)) error {
 	b := &Batch{}
-	for _, samples := range train.NewBuckets(d.StepCounts(), d.setup.batchSteps(), 2*d.setup.Batch, 0).InOrder() {
-		if err := cmp.Or(ctx.Err(), d.Load(b, samples, false)); err != nil {
-			return err
+	batches := train.NewBuckets(d.StepCounts(), d.setup.batchSteps(), 2*d.setup.Batch, 0).InOrder()
+	return train.Share(ctx, len(batches), func(_ context.Context, i int) ([]T, error) {
+		if err := d.Load(b, batches[i], false); err != nil {
+			return nil, err
 		}
 		t.Reset()
 		logits, _ := n.Forward(b.Input(t), nil)
-		use(samples, b, logits)
-	}
-	return nil
+		return part(batches[i], b, logits), nil
+	}, func(i int, result []T) error {
+		use(batches[i], result)
+		return nil
+	})
 }
 
 // batchSteps returns the largest number of steps of a batch, with padding.

@@ -48,9 +48,22 @@ type state struct {
 	Scaler      *optim.ScalerState `json:",omitempty"`
 	Skipped     int                // steps left out by the scaler
 	Overflows   int                // of these, the last ones in a row
-	Carry       []byte             `json:",omitempty"` // Job.Carry
+	Carry       carried            `json:",omitempty"` // Job.Carry, by slot
 	History     []Record
 	Seconds     float64
+}
+
+// carried are the states of slots. A single string, as the checkpoints of older
+// versions have, is that of one slot.
+type carried [][]byte
+
+func (c *carried) UnmarshalJSON(b []byte) error {
+	var one []byte
+	if json.Unmarshal(b, &one) == nil {
+		*c = carried{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[][]byte)(c))
 }
 
 // settings are what must agree between a checkpoint and the run that resumes

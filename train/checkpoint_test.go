@@ -73,7 +73,7 @@ func setups() map[string]setup {
 			o.Batch = 0
 			job.Batches = NewBuckets(lengths, 12, 6, o.Seed).Batches
 			steps := new(tally)
-			job.Carry = steps
+			job.Carry = func(int) Carry { return steps }
 			inner := job.Loss
 			job.Loss = func(tape *tensor.Tape, b *testBatch) *tensor.Tensor {
 				if tape.Mode() == tensor.Train {

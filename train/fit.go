@@ -3,6 +3,7 @@ package train
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,6 +56,7 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 	if err != nil {
 		return nil, err
 	}
+	ctx = WithWorld(ctx, t.world)
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
 	if shape != nil {
 		return nil, shape
@@ -93,6 +95,7 @@ type trainer[B any] struct {
 	perStep    int       // batches of a step, of all ranks
 	own        []float64 // what this rank reports of its batches
 	meeting    []float64
+	wish       wish          // for the next meeting
 	told       time.Duration // elapsed time on rank 0's clock
 	chunk      []float32     // of the gradient, on its way to the other ranks
 
@@ -103,13 +106,13 @@ type trainer[B any] struct {
 	events    *events
 	begun     time.Time
 	before    time.Duration // spent in earlier sessions
-	saved     time.Time
+	saved     time.Duration // on the clock
 	savedStep int
 	resumedAt int
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
-	if err := o.check(job.Samples, job.Batches != nil, job.Carry != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
+	if err := o.check(job.Samples, job.Batches != nil, job.Validate != nil, job.Metric, job.Optimizer.Slab(), job.Slab); err != nil {
 		return nil, err
 	}
 	t := &trainer[B]{job: job, o: o, opt: job.Optimizer, slab: job.Slab, readGap: 16, sum: sum{slab: job.Slab}, world: o.world()}
@@ -218,11 +221,15 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		}
 		defer unlock()
 	}
-	if err := t.open(); err != nil {
+	resumed, err := t.resume()
+	if err != nil {
 		return nil, err
 	}
 	if err := t.agree(); err != nil {
-		return nil, errors.Join(err, t.close())
+		return nil, err
+	}
+	if err := t.open(resumed); err != nil {
+		return nil, err
 	}
 	if t.o.OnStart != nil {
 		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
@@ -248,16 +255,15 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 	t.showScale()
 
 	stopped, err := t.loop(ctx)
-	if err == nil && stopped == StopInterrupted && context.Cause(ctx) == ErrPause {
-		err = ErrPause
+	if stopped == StopInterrupted {
+		end(ctx)
 	}
-	if err == nil {
-		err = t.save()
-	} else if errors.Is(err, ErrPause) {
-		err = errors.Join(err, t.save())
-	}
-	if err == nil {
-		_, err = t.meet(false) // no rank returns before the files are written
+	if err == nil || errors.Is(err, ErrPause) {
+		serr := t.save()
+		if serr == nil {
+			serr = t.meet(goOn) // no rank returns before the files are written
+		}
+		err = errors.Join(err, serr)
 	}
 	t.settle()
 	r = t.result(stopped)
@@ -296,32 +302,34 @@ func lockDir(dir string) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// open resumes the run or starts a new one, and opens its files.
-func (t *trainer[B]) open() error {
-	t.saved = t.begun
-	dir := t.o.Dir
-	if !t.o.Writes() {
-		if t.o.Resume {
-			if err := t.load(); !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
-	}
-	resumed := false
+// resume continues from the last checkpoint, if the run resumes and there is one.
+func (t *trainer[B]) resume() (resumed bool, err error) {
 	if t.o.Resume {
 		switch err := t.load(); {
 		case err == nil:
 			resumed = true
 		case !errors.Is(err, fs.ErrNotExist):
-			return err
+			return false, err
 		}
 	}
+	t.told = t.before
+	t.saved = t.clock()
+	return resumed, nil
+}
+
+// open opens the files of a run.
+func (t *trainer[B]) open(resumed bool) error {
 	if !resumed {
 		// The first write finds a full or read-only disk before any work is lost.
 		if err := t.save(); err != nil {
 			return err
 		}
+	}
+	if !t.o.Writes() {
+		return nil
+	}
+	dir := t.o.Dir
+	if !resumed {
 		if err := removeOld(dir); err != nil {
 			return fmt.Errorf("train: %w", err)
 		}
@@ -360,7 +368,7 @@ func (t *trainer[B]) load() error {
 		return err
 	}
 	if t.job.Carry != nil {
-		if err := t.job.Carry.UnmarshalBinary(s.Carry); err != nil {
+		if err := t.setCarried(s.Carry); err != nil {
 			return &model.FileError{File: lastPath(t.o.Dir), Problem: "the state carried between steps cannot be restored: " + err.Error(), Fix: "resume with the settings it began with, or start the run afresh"}
 		}
 	}
@@ -378,13 +386,27 @@ func (t *trainer[B]) load() error {
 	if t.o.Plateau != nil && s.Plateau != nil {
 		t.o.Plateau.SetState(*s.Plateau)
 	}
+	t.Carry = nil
 	t.before = time.Duration(s.Seconds * float64(time.Second))
 	t.resumedAt, t.savedStep = t.Step, t.Step
 	return nil
 }
 
-// save writes the last checkpoint, and the best weights if they are new.
+// save writes the last checkpoint, and the best weights if they are new. All ranks
+// call it at the same place if the job carries state.
 func (t *trainer[B]) save() error {
+	t.saved, t.savedStep = t.clock(), t.Step
+	if t.o.Dir == "" {
+		return nil
+	}
+	if t.job.Carry != nil {
+		carry, err := t.carried()
+		if err != nil {
+			return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
+		}
+		t.Carry = carry
+		defer func() { t.Carry = nil }()
+	}
 	if !t.o.Writes() {
 		return nil
 	}
@@ -396,12 +418,6 @@ func (t *trainer[B]) save() error {
 	if t.scaler != nil {
 		s := t.scaler.State()
 		t.Scaler = &s
-	}
-	if t.job.Carry != nil {
-		var err error
-		if t.Carry, err = t.job.Carry.MarshalBinary(); err != nil {
-			return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
-		}
 	}
 	var best device.Buffer
 	if t.Best != nil {
@@ -416,16 +432,57 @@ func (t *trainer[B]) save() error {
 	if err := writeCheckpoint(&t.o, lastPath(t.o.Dir), &t.state, t.opt, t.ema, best); err != nil {
 		return fmt.Errorf("train: checkpoint at step %d: %w", t.Step, err)
 	}
-	t.saved, t.savedStep = time.Now(), t.Step
 	return nil
 }
 
-// saveIfDue saves by CheckpointEvery, or by the clock.
-func (t *trainer[B]) saveIfDue(epochEnd bool) error {
-	if !t.o.Writes() {
-		return nil
+// carried returns the states of all slots, of all ranks.
+func (t *trainer[B]) carried() (carried, error) {
+	own := make(carried, t.o.Accumulate)
+	for i := range own {
+		var err error
+		if own[i], err = t.job.Carry(t.rank*t.o.Accumulate + i).MarshalBinary(); err != nil {
+			return nil, err
+		}
 	}
-	since := time.Since(t.saved)
+	if t.size == 1 {
+		return own, nil
+	}
+	text, err := json.Marshal(own)
+	if err != nil {
+		return nil, err
+	}
+	shared, err := t.world.Share(text)
+	if err != nil {
+		return nil, err
+	}
+	all := make(carried, 0, t.perStep)
+	for rank, text := range shared {
+		var theirs carried
+		if err := json.Unmarshal(text, &theirs); err != nil {
+			return nil, fmt.Errorf("the state carried by rank %d: %w", rank, err)
+		}
+		all = append(all, theirs...)
+	}
+	return all, nil
+}
+
+// setCarried restores the states of this rank's slots.
+func (t *trainer[B]) setCarried(all carried) error {
+	if len(all) != t.perStep {
+		return fmt.Errorf("it has the states of %d batches, expected %d", len(all), t.perStep)
+	}
+	for i := range t.o.Accumulate {
+		slot := t.rank*t.o.Accumulate + i
+		if err := t.job.Carry(slot).UnmarshalBinary(all[slot]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// saveIfDue saves by CheckpointEvery, or by the clock, at the same place on all ranks.
+func (t *trainer[B]) saveIfDue(epochEnd bool) error {
+	since := t.clock() - t.saved
 	due := since >= 5*time.Minute || epochEnd && since >= 2*time.Second
 	if t.o.CheckpointEvery > 0 {
 		due = t.Step-t.savedStep >= t.o.CheckpointEvery
@@ -476,11 +533,12 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			switch stops, err := t.meet(ctx.Err() != nil); {
-			case err != nil:
-				return "", err
-			case stops:
+			if err := t.meet(wishOf(ctx)); errors.Is(err, errInterrupted) {
 				return StopInterrupted, nil
+			} else if errors.Is(err, ErrPause) {
+				return StopInterrupted, err
+			} else if err != nil {
+				return "", err
 			}
 			if err := t.step(); err != nil {
 				return "", err
@@ -497,6 +555,8 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 		switch err := t.closeEpoch(ctx); {
 		case errors.Is(err, errInterrupted):
 			return StopInterrupted, nil
+		case errors.Is(err, ErrPause):
+			return StopInterrupted, err
 		case errors.Is(err, ErrStop):
 			return StopAsked, nil
 		case err != nil:
@@ -621,11 +681,15 @@ func (t *trainer[B]) tell() error {
 		return nil
 	}
 	err := t.o.OnStep(t.taken)
-	if errors.Is(err, ErrStop) {
+	switch {
+	case errors.Is(err, ErrStop):
 		t.asked = true
-		return nil
+	case errors.Is(err, ErrPause) && t.size > 1:
+		t.wish = pause // when all ranks know
+	default:
+		return err
 	}
-	return err
+	return nil
 }
 
 // samplesOfStep is the mean number of samples of a step.
@@ -755,18 +819,22 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if t.scaler != nil {
 		r.Scale, r.Skipped = t.scaler.Factor(), t.Skipped
 	}
-	better, asked := false, false
-	// ask calls a hook, and notes whether it wants the run to stop.
+	better, asked := false, goOn
+	// ask calls a hook, and notes whether it wants the run to stop or to pause.
 	ask := func(hook func(Record) error) error {
 		if hook == nil {
 			return nil
 		}
 		err := hook(r)
-		if errors.Is(err, ErrStop) {
-			asked = true
-			return nil
+		switch {
+		case errors.Is(err, ErrStop):
+			asked = max(asked, stop)
+		case errors.Is(err, ErrPause):
+			asked = pause
+		default:
+			return err
 		}
-		return err
+		return nil
 	}
 	last := t.limit() != "" || r.Epoch == t.o.Epochs
 	validates := t.job.Validate != nil && (last || r.Epoch%t.o.ValidateEvery == 0)
@@ -799,10 +867,10 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if err := ask(t.o.OnEpoch); err != nil {
 		return err
 	}
-	if asked, err := t.meet(asked); err != nil {
-		return err
-	} else if asked {
+	if err := t.meet(asked); errors.Is(err, errInterrupted) {
 		return ErrStop
+	} else if err != nil {
+		return err
 	}
 	return nil
 }
@@ -841,10 +909,12 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("train: validation after epoch %d: %w", r.Epoch, err)
 	}
-	if stops, err := t.meet(err != nil); err != nil {
+	w := goOn
+	if err != nil {
+		w = wishOf(ctx)
+	}
+	if err := t.meet(w); err != nil {
 		return false, err
-	} else if stops {
-		return false, errInterrupted
 	}
 	r.Val = maps.Clone(val)
 	names := slices.Sorted(maps.Keys(r.Val))

@@ -19,7 +19,8 @@ func FuzzCheckpoint(f *testing.F) {
 		job, o := newJob(8), newOptions()
 		o.Dir, o.Batch, o.Epochs, o.CheckpointEvery, o.EMA = dir, 4, 2, 1, 0.5
 		o.Schedule, o.Plateau, o.Patience = nil, optim.NewPlateau(1e-2, &optim.PlateauOptions{}), 2
-		job.Carry = new(tally)
+		steps := new(tally)
+		job.Carry = func(int) Carry { return steps }
 		o.Precision, o.Scaler = tensor.Float16, &optim.GradScalerOptions{Init: 1024}
 		return job, o
 	}

@@ -58,7 +58,7 @@ func (t *trainer[B]) sumRanks() error {
 		part := g.Slice(lo, min(lo+sumChunk, g.N))
 		v := t.chunk[:part.N]
 		b.Download(v, part)
-		if err := t.world.Sum(v); err != nil {
+		if err := t.world.Sum(v, nil); err != nil {
 			return err
 		}
 		b.Upload(part, v)

@@ -41,10 +41,22 @@ type Job[B any] struct {
 	// at a time.
 	Batches func(epoch int) [][]int
 
-	// Carry is what passes from batch to batch besides the weights, such as the
-	// recurrent state of truncated backpropagation (an nn.Carry). Checkpoints
-	// store it; it cannot be used with several ranks. nil: no state is carried.
-	Carry Carry
+	// Carry returns what passes from step to step besides the weights, such as
+	// the recurrent state of truncated backpropagation (an nn.Carry). There is one
+	// state for each batch of a step, called a slot: Options.Accumulate times
+	// Run.Ranks of them, numbered from 0 across all ranks. Batch i of an epoch, in
+	// the order of Batches, is number i modulo this product in its step, and
+	// continues the state of that slot, which the same number of the step before
+	// left; in a short step the later slots stay as they are. So the samples of a
+	// slot must follow one another from step to step, and Loss finds its slot from
+	// the samples that Load was given.
+	//
+	// Fit calls Carry, on the goroutine of Loss, for the slots of this rank only:
+	// Accumulate of them, from Rank·Accumulate. Each has its own state, and every
+	// call for a slot returns the same one. Checkpoints hold all slots, so that a
+	// run goes on with other numbers of ranks and batches of the same product.
+	// nil: no state is carried.
+	Carry func(slot int) Carry
 
 	// Loss records the mean loss of a batch, of shape [1]. The tape is in Train
 	// mode and has been reset; its dropout masks depend on Options.Seed and the
@@ -68,7 +80,7 @@ type Job[B any] struct {
 	Metric string
 }
 
-// Carry is state of a job that a checkpoint must hold.
+// Carry is the state of a slot of a job, which a checkpoint must hold.
 type Carry interface {
 	encoding.BinaryMarshaler
 	encoding.BinaryUnmarshaler
@@ -358,7 +370,7 @@ func (e *UnknownParameterError) Error() string {
 
 // check fills in defaults and returns an error for options that contradict each
 // other.
-func (o *Options) check(samples int, lists, carries, validates bool, metric string, opt, slab *tensor.Slab) error {
+func (o *Options) check(samples int, lists, validates bool, metric string, opt, slab *tensor.Slab) error {
 	if o.Accumulate == 0 {
 		o.Accumulate = 1
 	}
@@ -378,7 +390,6 @@ func (o *Options) check(samples int, lists, carries, validates bool, metric stri
 		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
 		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
-		{ranks > 1 && carries, "a job that carries state from batch to batch cannot be shared out to ranks: its batches follow one another; train it in one process"},
 		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("Accumulate must be a power of two with several ranks, got %d", o.Accumulate)},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},

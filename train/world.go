@@ -1,6 +1,7 @@
 package train
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
@@ -22,22 +23,31 @@ import (
 // 0-1 with 2-3 and so on. Where a number is missing at the end, its neighbour
 // moves up unchanged. Each rank's batches form a subtree.
 //
-// Every rank calls Sum and Gather the same number of times, in the same order
-// and with slices of the same length.
+// Every rank calls Sum, Gather and Share the same number of times, in the same
+// order, and Sum and Gather with slices of the same length. Calls do not overlap, but
+// may come from different goroutines; Abort may come at any time.
 type World interface {
 	Rank() int // of this process, from 0
 	Size() int // number of ranks
 
 	// Sum replaces v, on every rank, by the sum of all ranks' v in the order
-	// above, with the ranks as the leaves of the tree. Recursive halving and
-	// doubling add in this order. A sum nearer to zero than 2^-126 is a zero of
-	// its sign, as in all arithmetic of the library. An error (a lost
-	// connection, another rank's Abort) makes Fit return it.
-	Sum(v []float32) error
+	// above, with the ranks as the leaves of the tree. A sum nearer to zero than
+	// 2^-126 is a zero of its sign, as in all arithmetic of the library. An error
+	// (a lost connection, another rank's Abort) makes Fit return it.
+	//
+	// With a residual, which has the length of v, values travel as bfloat16,
+	// outside the law of equal bits: residual is added to v first, and then holds
+	// what rounding lost on this rank, to be added at the next Sum of the same
+	// part (error feedback; Seide et al. 2014). All ranks get the same bits.
+	Sum(v, residual []float32) error
 
 	// Gather fills all with every rank's own, by rank; len(all) is
 	// len(own)·Size. It fails as Sum does.
 	Gather(own, all []float64) error
+
+	// Share returns every rank's own bytes, by rank; they may differ in length.
+	// It fails as Sum does.
+	Share(own []byte) (all [][]byte, err error)
 
 	// Abort ends the world because of err: the calls of all other ranks,
 	// pending and later ones, return an error that names it. Fit calls it when
@@ -48,11 +58,12 @@ type World interface {
 // alone is the world of one process.
 type alone struct{}
 
-func (alone) Rank() int                       { return 0 }
-func (alone) Size() int                       { return 1 }
-func (alone) Sum([]float32) error             { return nil }
-func (alone) Gather(own, all []float64) error { copy(all, own); return nil }
-func (alone) Abort(error)                     {}
+func (alone) Rank() int                          { return 0 }
+func (alone) Size() int                          { return 1 }
+func (alone) Sum(v, residual []float32) error    { return nil }
+func (alone) Gather(own, all []float64) error    { copy(all, own); return nil }
+func (alone) Share(own []byte) ([][]byte, error) { return [][]byte{own}, nil }
+func (alone) Abort(error)                        {}
 
 // world returns the run's World, or that of a single process.
 func (r *Run) world() World {
@@ -61,6 +72,9 @@ func (r *Run) world() World {
 	}
 	return r.World
 }
+
+// Ranks returns the number of processes that train together, 1 without a World.
+func (r *Run) Ranks() int { return r.world().Size() }
 
 // Writes reports whether this process writes files: Dir is set and it is rank
 // 0.
@@ -91,22 +105,50 @@ func (t *trainer[B]) agree() error {
 	return nil
 }
 
-// meet tells all ranks, before each step, the time on rank 0's clock and
-// whether one of them was asked to stop.
-func (t *trainer[B]) meet(stop bool) (stops bool, err error) {
-	own, all := t.meeting[:2], t.meeting[2:]
-	own[0], own[1] = 0, t.elapsed().Seconds()
-	if stop {
-		own[0] = 1
+// wish is what a rank wants of all.
+type wish int
+
+const (
+	goOn wish = iota
+	stop
+	pause
+)
+
+// wishOf is stop or pause if ctx is cancelled, or this rank's own context.
+func wishOf(ctx context.Context) wish {
+	if s := sharingOf(ctx); s != nil {
+		ctx = s.own
 	}
+	switch {
+	case ctx.Err() == nil:
+		return goOn
+	case context.Cause(ctx) == ErrPause:
+		return pause
+	}
+	return stop
+}
+
+// meet tells all ranks, before each step and at the end of an epoch, the time on rank
+// 0's clock and what each wishes. It returns errInterrupted or ErrPause if one of them
+// does not wish to go on.
+func (t *trainer[B]) meet(w wish) error {
+	own, all := t.meeting[:2], t.meeting[2:]
+	own[0], own[1] = float64(max(w, t.wish)), t.elapsed().Seconds()
+	t.wish = goOn
 	if err := t.world.Gather(own, all); err != nil {
-		return false, err
+		return err
 	}
 	t.told = time.Duration(all[1] * float64(time.Second))
 	for i := 0; i < len(all); i += 2 {
-		stops = stops || all[i] != 0
+		w = max(w, wish(all[i]))
 	}
-	return stops, nil
+	switch w {
+	case stop:
+		return errInterrupted
+	case pause:
+		return ErrPause
+	}
+	return nil
 }
 
 // clock returns the wall time used by limits and schedules, the same on all

@@ -27,6 +27,7 @@ type ragged struct {
 	x, y    []float32
 	lengths []int32
 	weight  float64
+	slot    int // of remembering
 }
 
 // sentences are what the ranks learn: sequences of numbers and their last sum, each with a weight.
@@ -109,6 +110,7 @@ func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
 
 // member is a rank that is about to train; cancel ends its context alone.
 type member struct {
+	t      *testing.T
 	rank   int
 	job    *train.Job[ragged]
 	o      *train.Options
@@ -130,7 +132,7 @@ func together(t *testing.T, ranks, accumulate int, prepare func(m member)) ([]ou
 				o.World = nil
 			}
 			if prepare != nil {
-				prepare(member{rank, job, o, cancel})
+				prepare(member{t, rank, job, o, cancel})
 			}
 			r, err := train.Fit(ctx, job, o)
 			if errs[rank] = err; r != nil {
@@ -362,8 +364,7 @@ func TestRanksThatFail(t *testing.T) {
 				m.job.Slab.Lookup("head.bias").Write([]float32{3})
 			}
 		},
-		"carries state": func(m member) { m.job.Carry = noCarry{} },
-		"power of two":  func(m member) { m.o.Accumulate = 3 },
+		"power of two": func(m member) { m.o.Accumulate = 3 },
 		"validation after epoch 1: broken": func(m member) {
 			if m.rank == 1 {
 				m.job.Validate = func(context.Context, *tensor.Tape) (map[string]float64, error) { return nil, broken }
@@ -403,10 +404,133 @@ func TestRanksThatFail(t *testing.T) {
 	}
 }
 
-type noCarry struct{}
+// memory is a state that depends on every batch of its slot, in their order.
+type memory float32
 
-func (noCarry) MarshalBinary() ([]byte, error) { return nil, nil }
-func (noCarry) UnmarshalBinary([]byte) error   { return nil }
+func (m *memory) MarshalBinary() ([]byte, error) { return json.Marshal(m) }
+func (m *memory) UnmarshalBinary(b []byte) error { return json.Unmarshal(b, m) }
+
+// remembering makes a job carry a memory in each of slots, which scales the loss.
+func remembering(m member, slots int) {
+	const batches = 11
+	m.job.Batches = func(epoch int) (list [][]int) {
+		for i := range batches {
+			list = append(list, []int{epoch*batches + i})
+		}
+		return list
+	}
+	load, loss := m.job.Load, m.job.Loss
+	m.job.Load = func(b *ragged, samples []int) {
+		load(b, []int{samples[0] % sentences})
+		b.slot = samples[0] % batches % slots
+	}
+	own := map[int]*memory{}
+	m.job.Carry = func(slot int) train.Carry {
+		if slot/m.o.Accumulate != m.rank {
+			m.t.Errorf("rank %d is asked for slot %d", m.rank, slot)
+		}
+		if own[slot] == nil {
+			own[slot] = new(memory)
+		}
+		return own[slot]
+	}
+	m.job.Loss = func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+		if tape.Mode() == tensor.Infer {
+			return loss(tape, b)
+		}
+		state := m.job.Carry(b.slot).(*memory)
+		*state = 0.75*(*state) + memory(b.lengths[0])/4
+		return tensor.MulScalar(loss(tape, b), 1+float32(*state))
+	}
+}
+
+// Each batch of a step continues the state that its number left, on one process as on
+// ranks, also after a resume on another number of them.
+func TestRanksCarry(t *testing.T) {
+	dir := t.TempDir()
+	want, errs := together(t, 1, 4, func(m member) { remembering(m, 4); m.o.Dir = dir })
+	if errs[0] != nil {
+		t.Fatal(errs[0])
+	}
+	checkpoint := lastCheckpoint(t, dir)
+	if plain, _ := together(t, 1, 4, func(m member) {
+		remembering(m, 4)
+		m.job.Carry = func(int) train.Carry { return new(memory) }
+	}); slices.Equal(plain[0].bits, want[0].bits) {
+		t.Error("a state that forgets gives the same weights")
+	}
+	for _, ranks := range []int{1, 2, 4} {
+		dir := t.TempDir()
+		cut, errs := together(t, 6-ranks-ranks%2, 0, func(m member) { // on 4, 4 and 2 ranks
+			m.o.Accumulate = 4 / m.o.Ranks()
+			remembering(m, 4)
+			m.o.Dir, m.o.CheckpointEvery = dir, 2
+			m.o.OnStep = func(s train.Step) error {
+				if s.Step == 5 && m.rank == 1 {
+					return train.ErrPause
+				}
+				return nil
+			}
+		})
+		for rank, err := range errs {
+			if !errors.Is(err, train.ErrPause) || cut[rank].steps != 5 {
+				t.Fatalf("rank %d: %v at step %d, want a pause at 5", rank, err, cut[rank].steps)
+			}
+		}
+		got, errs := together(t, ranks, 4/ranks, func(m member) { remembering(m, 4); m.o.Dir, m.o.Resume = dir, true })
+		for rank, err := range errs {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(got[rank].bits, want[0].bits) || got[rank].history != want[0].history {
+				t.Errorf("%d ranks: rank %d goes on otherwise than one process", ranks, rank)
+			}
+		}
+		if lastCheckpoint(t, dir) != checkpoint {
+			t.Errorf("%d ranks: the checkpoint differs from that of one process", ranks)
+		}
+	}
+}
+
+// A checkpoint of before there were slots has one state, as a string.
+func TestOldCarry(t *testing.T) {
+	dir := t.TempDir()
+	run := func(steps int) outcome {
+		got, errs := together(t, 1, 1, func(m member) {
+			remembering(m, 1)
+			m.o.Dir, m.o.Resume, m.o.Steps = dir, true, steps
+		})
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		return got[0]
+	}
+	run(4)
+	path := train.Checkpoint(dir)
+	f, err := model.ReadTensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := f.Meta["state"]
+	var state struct{ Carry [][]byte }
+	if err := json.Unmarshal([]byte(text), &state); err != nil || len(state.Carry) != 1 {
+		t.Fatalf("%v, %d states", err, len(state.Carry))
+	}
+	all, _ := json.Marshal(state.Carry)
+	one, _ := json.Marshal(state.Carry[0])
+	old := strings.Replace(text, string(all), string(one), 1)
+	if old == text {
+		t.Fatal("the checkpoint has no list of states")
+	}
+	want := run(9)
+	f.Meta["state"], f.Meta["crc32c"] = old, train.Checksum(old, f.Tensors)
+	if err := model.WriteTensors(path, f.Tensors, f.Meta); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(9); !slices.Equal(got.bits, want.bits) {
+		t.Error("an old checkpoint goes on otherwise")
+	}
+}
 
 // A stop request to one rank ends the run on all ranks at the same step.
 func TestRanksStopTogether(t *testing.T) {
@@ -444,9 +568,9 @@ type watched struct {
 	brought []float32
 }
 
-func (w *watched) Sum(v []float32) error {
+func (w *watched) Sum(v, residual []float32) error {
 	w.brought = slices.Clone(v)
-	return w.World.Sum(v)
+	return w.World.Sum(v, residual)
 }
 
 // A rank without any batch adds -0, which changes nothing, where 0 would change a

@@ -196,6 +196,25 @@ func (m *ETS) Run(y []float64) *Path {
 	return p
 }
 
+// Numbers returns the model as numbers, with all their bits; [ETSOf] is the inverse.
+func (m *ETS) Numbers() []float64 {
+	x := []float64{float64(slices.Index(forms, m.Form)), m.Alpha, m.Beta, m.Gamma, m.Phi, m.Level, m.Trend, m.Sigma, float64(len(m.Season))}
+	return append(x, m.Season...)
+}
+
+// ETSOf returns the model at the beginning of numbers, and those after it.
+func ETSOf(x []float64) (m *ETS, rest []float64) {
+	m = &ETS{Form: forms[int(x[0])], Alpha: x[1], Beta: x[2], Gamma: x[3], Phi: x[4], Level: x[5], Trend: x[6], Sigma: x[7]}
+	m.Season, rest = season(x[8:])
+	return m, rest
+}
+
+// season returns a season that begins with its length, and the numbers after it.
+func season(x []float64) (own, rest []float64) {
+	n := int(x[0])
+	return slices.Clone(x[1 : 1+n]), x[1+n:]
+}
+
 // UnmarshalJSON reads a model and refuses one whose parameters cannot be.
 func (m *ETS) UnmarshalJSON(text []byte) error {
 	type plain ETS

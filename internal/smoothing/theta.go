@@ -163,6 +163,22 @@ func (m *Theta) Run(y []float64) *Path {
 	return p
 }
 
+// Numbers returns the method as numbers, with all their bits; [ThetaOf] is the inverse.
+func (m *Theta) Numbers() []float64 {
+	x := []float64{m.Alpha, m.Level, 0, m.Sigma, float64(len(m.Season))}
+	if m.Factors {
+		x[2] = 1
+	}
+	return append(x, m.Season...)
+}
+
+// ThetaOf returns the method at the beginning of numbers, and those after it.
+func ThetaOf(x []float64) (m *Theta, rest []float64) {
+	m = &Theta{Alpha: x[0], Level: x[1], Factors: x[2] != 0, Sigma: x[3]}
+	m.Season, rest = season(x[4:])
+	return m, rest
+}
+
 // UnmarshalJSON reads a method and refuses one whose parameters cannot be.
 func (m *Theta) UnmarshalJSON(text []byte) error {
 	type plain Theta

@@ -127,22 +127,21 @@ const inferItems = 1 << 14
 // logProbabilities returns the network's log-probabilities [texts][classes]. They
 // do not depend on which texts share a batch.
 func (m *Model) logProbabilities(ctx context.Context, t *tensor.Tape, c *corpus) ([][]float64, error) {
-	out := make([][]float64, c.len())
+	out, classes := make([][]float64, c.len()), len(m.classes)
 	var b batch
-	for _, list := range train.NewBuckets(c.lengths(), inferItems, 256, 0).InOrder() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
+	batches := train.NewBuckets(c.lengths(), inferItems, 256, 0).InOrder()
+	return out, train.Share(ctx, len(batches), func(_ context.Context, i int) ([]float32, error) {
 		t.Reset()
-		b.load(c, list, m.tokenizer.Vocabulary().PadID())
+		b.load(c, batches[i], m.tokenizer.Vocabulary().PadID())
 		logits, _, _ := m.net.forward(t, &b)
-		scores := logits.Data()
-		for r, i := range list {
-			out[i] = make([]float64, len(m.classes))
-			logProbabilities(out[i], scores[r*len(m.classes):][:len(m.classes)], m.several())
+		return logits.Data(), nil
+	}, func(i int, logits []float32) error {
+		for r, at := range batches[i] {
+			out[at] = make([]float64, classes)
+			logProbabilities(out[at], logits[r*classes:][:classes], m.several())
 		}
-	}
-	return out, nil
+		return nil
+	})
 }
 
 // answer returns the model's log-probabilities [texts][classes]: the network's,

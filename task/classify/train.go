@@ -45,7 +45,7 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 			return m, result, err
 		}
 		if cfg.Linear {
-			if err := m.fitShare(task.Finishing(ctx, result), valid); err != nil {
+			if err := m.fitShare(task.Finishing(ctx, o, result), valid); err != nil {
 				return nil, nil, err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/smoothing"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // baseline forecasts a target of a frame from the rows before origin, in the
@@ -137,40 +138,75 @@ func (d *dataset) smooth(ctx context.Context, list []window) error {
 			frames = append(frames, i)
 		}
 	}
-	type work struct{ errs []error }
-	own := work{make([]error, len(frames)*d.targets)}
-	par.For(len(own.errs), 1, &own, func(own *work, lo, hi int) {
+	// Each rank fits every ranks-th target of a series, with all its threads.
+	n, ranks := len(frames)*d.targets, train.Ranks(ctx)
+	place := func(at int) (i int32, k int) { return frames[at/d.targets], at % d.targets }
+	all := make([]fits, n)
+	err := train.Share(ctx, ranks, func(ctx context.Context, rank int) (numbers []float64, err error) {
+		errs := make([]error, n)
+		par.For(ceil(n-rank, ranks), 1, &all, func(all *[]fits, lo, hi int) {
+			for at := rank + lo*ranks; at < rank+hi*ranks; at += ranks {
+				i, k := place(at)
+				(*all)[at], errs[at] = d.frames[i].smooth(ctx, k, d.rowsToSmooth(i, first[i]))
+			}
+		})
+		for at := rank; at < n && errs[at] == nil; at += ranks {
+			numbers = append(append(numbers, all[at].theta.Numbers()...), all[at].ets.Numbers()...)
+		}
+		return numbers, errors.Join(errs...)
+	}, func(rank int, numbers []float64) error {
+		for at := rank; at < n; at += ranks {
+			all[at].theta, numbers = smoothing.ThetaOf(numbers)
+			all[at].ets, numbers = smoothing.ETSOf(numbers)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	par.For(n, 1, &all, func(all *[]fits, lo, hi int) {
 		for at := lo; at < hi; at++ {
-			i, k := frames[at/d.targets], at%d.targets
-			f := d.frames[i]
-			known := max(f.part[trainPart].hi, f.part[validationPart].hi)
-			if d.trained {
-				known = f.part[trainPart].hi
-			}
-			if !d.inside {
-				known = min(known, first[i])
-			}
-			if f.part[trainPart].len() == 0 {
-				known = first[i]
-			}
-			d.smoothed[f.id][k], own.errs[at] = f.smooth(ctx, k, known)
+			i, k := place(at)
+			f, one := d.frames[i], &(*all)[at]
+			d.smoothed[f.id][k] = smoothed{one.theta.Run(f.raw[k]), one.ets.Run(f.raw[k])}
 		}
 	})
-	return errors.Join(own.errs...)
+	return nil
+}
+
+func ceil(a, b int) int { return (a + b - 1) / b }
+
+// rowsToSmooth returns how many rows of a frame smoothing is fitted to, where the first
+// window begins at a row.
+func (d *dataset) rowsToSmooth(i int32, first int) int {
+	f := d.frames[i]
+	known := max(f.part[trainPart].hi, f.part[validationPart].hi)
+	if d.trained {
+		known = f.part[trainPart].hi
+	}
+	if !d.inside {
+		known = min(known, first)
+	}
+	if f.part[trainPart].len() == 0 {
+		known = first
+	}
+	return known
+}
+
+// fits are the methods of smoothing fitted to a target of a series.
+type fits struct {
+	theta *smoothing.Theta
+	ets   *smoothing.ETS
 }
 
 // smooth fits the methods to the first known rows of a target.
-func (f *frame) smooth(ctx context.Context, k, known int) (s smoothed, err error) {
+func (f *frame) smooth(ctx context.Context, k, known int) (s fits, err error) {
 	x, season := f.raw[k][:known], f.fit[k].Season
-	ets, err := smoothing.FitETS(ctx, x, season)
-	if err != nil {
+	if s.ets, err = smoothing.FitETS(ctx, x, season); err != nil {
 		return s, err
 	}
-	theta, err := smoothing.FitTheta(x, season)
-	if err != nil {
-		return s, err
-	}
-	return smoothed{theta.Run(f.raw[k]), ets.Run(f.raw[k])}, nil
+	s.theta, err = smoothing.FitTheta(x, season)
+	return s, err
 }
 
 // seasons returns the seasons of the frequency and those that the user gave.

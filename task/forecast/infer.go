@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 	"gonum.org/v1/gonum/stat/distuv"
 )
 
@@ -25,49 +26,80 @@ type steps struct {
 	from      int // the first step that no earlier window forecasts, if each row has one forecast
 }
 
-// forecastAll runs the network over windows and calls visit with the forecast of
-// each target of each window. The steps are valid until visit returns.
+// forecastAll runs the network over windows and calls use with the forecast of
+// each target of each window. The steps are valid until use returns. The context's ranks
+// share this as [train.Share] describes.
 func (m *Model) forecastAll(ctx context.Context, d *dataset, list []window, levels []float64, use func(w window, k int, s *steps)) error {
-	repeated := d.repeated(list)
-	visit := func(w window, k int, s *steps) {
-		s.from = repeated[w]
-		m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
-		use(w, k, s)
-	}
 	if m.smooths() {
 		if err := d.smooth(ctx, list); err != nil {
 			return err
 		}
 	}
+	repeated := d.repeated(list)
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	size := max(1, rowsAtOnce/d.targets)
 	if m.cfg.Head == "autoregressive" && m.cfg.Loss != "mse" {
 		size = max(1, size/8)
 	}
-	b := &batch{}
-	for lo := 0; lo < len(list); lo += size {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		part := list[lo:min(lo+size, len(list))]
-		tape.Reset()
-		d.load(b, part, false)
-		last := visit
-		if n := len(m.net.Members); n > 1 {
-			last = averaged(n, len(part)*d.targets, visit)
-		}
-		for i, net := range m.net.Members {
-			if i > 0 {
-				tape.Reset()
+	part := func(i int) []window { return list[i*size : min((i+1)*size, len(list))] }
+	b, s := &batch{}, newSteps(d.horizon, len(levels))
+	var out []float64
+	return train.Share(ctx, ceil(len(list), size), func(_ context.Context, i int) ([]float64, error) {
+		out = out[:0]
+		m.forecastPart(tape, d, b, part(i), levels, func(w window, k int, s *steps) {
+			m.adjust(s, k, units{s.centre, d.frames[w.frame].fit[k].Scaler}, levels)
+			out = s.append(out)
+		})
+		return out, nil
+	}, func(i int, result []float64) error {
+		for k := range d.targets {
+			for _, w := range part(i) {
+				result = s.take(result)
+				s.from = repeated[w]
+				use(w, k, s)
 			}
-			if m.cfg.Head == "autoregressive" {
-				m.unrollBatch(tape, net, d, b, part, levels, last)
-				continue
-			}
-			m.forecastBatch(net.forward(tape, b).Data(), d, b, part, levels, last)
 		}
+		return nil
+	})
+}
+
+// append appends a forecast as ranks send it to each other; take is the inverse, and
+// returns the numbers after it.
+func (s *steps) append(x []float64) []float64 {
+	x = append(append(append(x, float64(s.centre.shift), float64(s.centre.scale)), s.point...), s.location...)
+	for _, q := range s.quantiles {
+		x = append(x, q...)
 	}
-	return nil
+	return x
+}
+
+func (s *steps) take(x []float64) []float64 {
+	s.centre = centre{float32(x[0]), float32(x[1])}
+	x = x[2:]
+	for _, part := range append([][]float64{s.point, s.location}, s.quantiles...) {
+		x = x[copy(part, x):]
+	}
+	return x
+}
+
+// forecastPart runs the network over windows at once, and calls visit with the forecast
+// of each target of each window, target by target.
+func (m *Model) forecastPart(tape *tensor.Tape, d *dataset, b *batch, list []window, levels []float64, visit func(w window, k int, s *steps)) {
+	tape.Reset()
+	d.load(b, list, false)
+	if n := len(m.net.Members); n > 1 {
+		visit = averaged(n, len(list)*d.targets, visit)
+	}
+	for i, net := range m.net.Members {
+		if i > 0 {
+			tape.Reset()
+		}
+		if m.cfg.Head == "autoregressive" {
+			m.unrollBatch(tape, net, d, b, list, levels, visit)
+			continue
+		}
+		m.forecastBatch(net.forward(tape, b).Data(), d, b, list, levels, visit)
+	}
 }
 
 // averaged returns a function for the forecasts of n networks of the same targets and

@@ -40,7 +40,7 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err != nil || !result.Trained() {
 			return m, result, err
 		}
-		ctx := task.Finishing(ctx, result)
+		ctx := task.Finishing(ctx, o, result)
 		if err := m.calibrate(ctx, set, set.validationWindows()); err != nil {
 			return nil, nil, err
 		}

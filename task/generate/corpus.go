@@ -181,9 +181,10 @@ type batch struct {
 	lengths []int32 // [B]
 	begins  []bool  // [B], whether the row begins a piece
 	parts   []piece // [B], sources of the segments
-	B, T    int
-	tokens  int  // number of targets
-	ragged  bool // rows differ in length
+	B, T    int     // T is at least 1, also where all rows have ended
+	tokens  int     // number of targets
+	ragged  bool    // rows differ in length
+	slot    int     // in training: the number of the batch in its step
 }
 
 const ignored = -100
@@ -192,7 +193,7 @@ const ignored = -100
 // reading the tokens.
 func (s *streams) load(b *batch, epoch, n, lo, hi int) error {
 	s.arrange(epoch)
-	b.B, b.T, b.tokens = hi-lo, 0, 0
+	b.B, b.T, b.tokens = hi-lo, 1, 0
 	b.lengths, b.begins, b.parts = train.Resize(b.lengths, b.B), train.Resize(b.begins, b.B), train.Resize(b.parts, b.B)
 	for i, row := range s.order[lo:hi] {
 		b.parts[i], b.begins[i] = s.segment(row, n)

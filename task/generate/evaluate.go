@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
@@ -166,32 +165,22 @@ func (m *Model) nats(ctx context.Context, c *corpus) (_ *losses, err error) {
 		}
 	}()
 	rows := min(len(c.docs), evaluationRows)
-	s := newStreams(c, rows, m.segment(rows), true, 0)
-	tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
-	b := &batch{}
-	var scores []float32
-	for i := range s.batches {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := s.load(b, 0, i, 0, rows); err != nil {
-			return nil, err
-		}
-		tape.Reset()
-		x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-		scores = train.Resize(scores, b.B*b.T)
-		m.net.score(scores, x, b.targets)
-		carry.End(to)
-		for k := range scores {
-			scores[k] = -scores[k]
-		}
-		for r, p := range b.parts {
-			if err := nats.put(c.docs[p.doc].from+p.from+1, scores[r*b.T:][:p.steps()]); err != nil {
-				return nil, err
+	var scores, each []float32
+	err = read(ctx, m, tensor.NewTape(m.slab.Device(), tensor.Infer), newStreams(c, rows, m.segment(rows), true, 0),
+		func(x *tensor.Tensor, b *batch) []float32 {
+			scores, each = train.Resize(scores, b.B*b.T), each[:0]
+			m.net.score(scores, x, b.targets)
+			for r, n := range b.lengths {
+				for _, v := range scores[r*b.T:][:n] {
+					each = append(each, -v)
+				}
 			}
-		}
-	}
-	return nats, nil
+			return each
+		}, func(_ int, p piece, scores []float32) ([]float32, error) {
+			n := p.steps()
+			return scores[n:], nats.put(c.docs[p.doc].from+p.from+1, scores[:n])
+		})
+	return nats, err
 }
 
 // tally sums -log p.

@@ -200,7 +200,7 @@ type pieces struct {
 
 func knownPieces(m *task.Memory) *pieces {
 	p := &pieces{Memory: m, parts: map[uint64]task.Part{}}
-	n, all := 0, uint64(0) // of the lines
+	n, all := 0, uint64(0)       // of the lines
 	for _, part := range parts { // the last counts
 		for _, sum := range m.Sums(part) {
 			if sum&1 == 1 {

@@ -118,9 +118,6 @@ func prepare(t *encoded, cfg Config, on *tensor.Device) (*Model, error) {
 		return nil, data.Errorf("cutoffs: want numbers below the vocabulary's size %d, got %v", len(counts), cfg.Cutoffs)
 	}
 	cfg.settle(tokens, counts)
-	if tokens < cfg.Batch {
-		return nil, data.Errorf("batch: want at most the number of tokens of the text, %[2]d, got %[1]d; give a smaller batch or more text", cfg.Batch, tokens)
-	}
 	m, err := newModel(cfg, t.codec, counts, on)
 	if err != nil {
 		return nil, err
@@ -132,34 +129,51 @@ func prepare(t *encoded, cfg Config, on *tensor.Device) (*Model, error) {
 // logCount returns the logarithm of a count, and of one half for 0.
 func logCount(n float64) float32 { return float32(math.Log(cmp.Or(n, 0.5))) }
 
-// fit runs the training loop.
+// fit runs the training loop. Batch k of a step, of all ranks, reads streams of its own,
+// k·Batch and the following, so that a step of R ranks that accumulate A batches is one of
+// a process that accumulates R·A, and each batch goes on where the same number of the step
+// before ended.
 func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train.Result, error) {
 	cfg := &m.cfg
-	s := newStreams(c, cfg.Batch, cfg.BPTT, false, cfg.Seed)
+	slots := max(cfg.Accumulate, 1) * o.Ranks()
+	if c.Tokens < cfg.Batch*slots {
+		return nil, data.Errorf("batch: want at most the number of tokens of the text, %d, divided by the batches of a step, %d (accumulate x ranks), got %d; give a smaller batch or more text", c.Tokens, slots, cfg.Batch)
+	}
+	s := newStreams(c, cfg.Batch*slots, cfg.BPTT, false, cfg.Seed)
 	s.rare = newRare(m.codec, m.counts)
-	carry := nn.NewCarry(m.net.RNN, cfg.Batch)
-	options := cfg.Settings.Options(s.batches, o)
+	carries := make([]*nn.Carry, slots)
+	carry := func(slot int) *nn.Carry {
+		if carries[slot] == nil {
+			carries[slot] = nn.NewCarry(m.net.RNN, cfg.Batch)
+		}
+		return carries[slot]
+	}
+	perEpoch := s.batches * slots
+	options := cfg.Settings.Options(perEpoch, o)
 	options.Fingerprint = m.fingerprint(c, valid)
 	job := &train.Job[batch]{
 		Slab:      m.slab,
 		Optimizer: optim.NewAdamW(m.slab, &optim.AdamWOptions{WeightDecay: float32(cfg.WeightDecay)}),
 		Samples:   c.Tokens,
 		NewBatch:  func() *batch { return &batch{} },
-		// A sample is a segment of every stream, numbered through all epochs,
+		// A sample is a segment of the streams of a slot, numbered through all epochs,
 		// since each epoch reads the documents in another order.
 		Batches: func(epoch int) [][]int {
-			list := make([][]int, s.batches)
+			list := make([][]int, perEpoch)
 			for i := range list {
-				list[i] = []int{epoch*s.batches + i}
+				list[i] = []int{epoch*perEpoch + i}
 			}
 			return list
 		},
 		Load: func(b *batch, samples []int) {
-			err := s.load(b, samples[0]/s.batches, samples[0]%s.batches, 0, cfg.Batch)
-			tensor.Check(err == nil, "generate: Train", "%v", err)
+			epoch, i := samples[0]/perEpoch, samples[0]%perEpoch
+			b.slot = i % slots
+			err := s.load(b, epoch, i/slots, b.slot*cfg.Batch, (b.slot+1)*cfg.Batch)
+			tensor.Check(err == nil, "generate: Train", "%v", err) // which ends the run
 		},
-		Carry: carry,
+		Carry: func(slot int) train.Carry { return carry(slot) },
 		Loss: func(tape *tensor.Tape, b *batch) *tensor.Tensor {
+			carry := carry(b.slot)
 			l, to := m.net.loss(tape, b, carry.Begin(tape, b.begins))
 			carry.End(to)
 			return l
@@ -179,30 +193,103 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 // are several.
 const validationRow = 1000
 
-// validation returns a function that scores a corpus, with a separate state.
+// validation returns a function that scores a corpus, with a separate state. The loss is
+// summed by stream, so that it does not depend on which rank computes which.
 func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
 	rows := min(max(c.Tokens/validationRow, 1), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), false, 0)
-	b := &batch{}
-	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
-		carry := nn.NewCarry(m.net.RNN, rows)
-		sum, n := 0.0, 0
-		for i := range s.batches {
-			if err := ctx.Err(); err != nil {
-				return nil, err
+	var sums []float64
+	mean := func(x *tensor.Tensor, b *batch) []float64 {
+		sums = sums[:0]
+		for r, n := range b.lengths {
+			if n > 0 {
+				lo, hi := r*b.T, (r+1)*b.T
+				l := m.net.nats(tensor.Slice(x, 0, lo, hi), b.targets[lo:hi])
+				sums = append(sums, float64(l.Item())*float64(n))
 			}
-			if err := s.load(b, 0, i, 0, rows); err != nil {
-				return nil, err
-			}
-			tape.Reset()
-			x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-			l := m.net.nats(x, b.targets)
-			carry.End(to)
-			sum, n = sum+float64(l.Item())*float64(b.tokens), n+b.tokens
 		}
-		nats := sum / float64(n)
+		return sums
+	}
+	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
+		byRow, n := make([]float64, rows), 0
+		err := read(ctx, m, tape, s, mean, func(row int, p piece, sums []float64) ([]float64, error) {
+			byRow[row] += sums[0]
+			n += p.steps()
+			return sums[1:], nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		nats := 0.0
+		for _, sum := range byRow {
+			nats += sum
+		}
+		nats /= float64(n)
 		return map[string]float64{"loss": nats, "perplexity": math.Exp(nats)}, nil
 	}
+}
+
+// segmentsAtOnce is the number of segments that a rank computes before it tells the others
+// the results.
+const segmentsAtOnce = 4
+
+// read runs the network over streams that are read once, with their state carried. Each rank
+// of ctx reads some of the rows, whose results do not depend on the others: compute returns
+// those of a segment from the inputs of the softmax [B·T,D], by row, of the rows that have
+// tokens. use takes, on every rank and in the same order, the results of one row's segment
+// from the beginning of what it is given, and returns the rest.
+func read[T train.Number](ctx context.Context, m *Model, tape *tensor.Tape, s *streams, compute func(x *tensor.Tensor, b *batch) []T, use func(row int, p piece, results []T) ([]T, error)) error {
+	rows := len(s.rows)
+	groups := min(train.Ranks(ctx), rows)
+	group := func(i int) (lo, hi int) { return i * rows / groups, (i + 1) * rows / groups }
+	var carry *nn.Carry // of the only group that this rank computes
+	var results []T
+	b := &batch{}
+	s.arrange(0)
+	for first := 0; first < s.batches; first += segmentsAtOnce {
+		end := min(first+segmentsAtOnce, s.batches)
+		err := train.Share(ctx, groups, func(ctx context.Context, i int) ([]T, error) {
+			lo, hi := group(i)
+			if carry == nil {
+				carry = nn.NewCarry(m.net.RNN, hi-lo)
+			}
+			results = results[:0]
+			for n := first; n < end; n++ {
+				if err := ctx.Err(); err != nil {
+					return nil, err
+				}
+				if err := s.load(b, 0, n, lo, hi); err != nil {
+					return nil, err
+				}
+				if b.tokens == 0 {
+					break // these rows have ended
+				}
+				tape.Reset()
+				x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
+				results = append(results, compute(x, b)...)
+				carry.End(to)
+			}
+			return results, nil
+		}, func(i int, results []T) (err error) {
+			lo, hi := group(i)
+			for n := first; n < end; n++ {
+				for row := lo; row < hi; row++ {
+					p, _ := s.segment(s.order[row], n)
+					if p.steps() == 0 {
+						continue
+					}
+					if results, err = use(row, p, results); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fingerprint returns hashes of the texts, of which valid may be nil, and the settings that change the

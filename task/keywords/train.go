@@ -107,10 +107,12 @@ func lossOf(p float64) float64 { return -math.Log(math.Max(p, 1e-30)) }
 
 // each calls use with the probabilities of each sound of a dataset.
 func (m *Model) each(ctx context.Context, t *tensor.Tape, c *speech.Dataset, use func(i int, p []float64)) error {
-	return c.Each(ctx, t, m.net, func(samples []int, _ *speech.Batch, logits *tensor.Tensor) {
-		p := tensor.Softmax(logits, nil).Data()
+	classes := len(m.classes)
+	return speech.Each(ctx, t, m.net, c, func(_ []int, _ *speech.Batch, logits *tensor.Tensor) []float32 {
+		return tensor.Softmax(logits, nil).Data()
+	}, func(samples []int, p []float32) {
 		for k, s := range samples {
-			use(s, widen(p[k*len(m.classes):][:len(m.classes)]))
+			use(s, widen(p[k*classes:][:classes]))
 		}
 	})
 }

@@ -156,16 +156,21 @@ func (m *Model) schemeOf(d *corpus) Scheme {
 func (m *Model) decodeScored(ctx context.Context, d *corpus) (found []int32, losses []float64, err error) {
 	found, losses = make([]int32, len(d.tokens)), make([]float64, len(d.pieces))
 	decoder := m.net.decoder(m.tags, m.spans())
-	err = m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
-		p := d.pieces[i]
-		best := decoder.Viterbi(scores)
-		copy(found[p.from:], best)
-		gold := d.gold[p.from:p.to]
-		if slices.Contains(gold, -1) {
-			losses[i] = math.Inf(1)
-			return
+	err = eachBatch(ctx, m, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(_ *batch, list []int, scores *tensor.Tensor) (result []float64) {
+		m.eachPiece(d, list, scores.Data(), func(i int, scores []float32) {
+			best, gold := decoder.Viterbi(scores), d.gold[d.pieces[i].from:d.pieces[i].to]
+			loss := math.Inf(1)
+			if !slices.Contains(gold, -1) {
+				loss = decoder.Score(scores, best) - decoder.Score(scores, gold)
+			}
+			result = appendTags(append(result, loss), best)
+		})
+		return result
+	}, func(list []int, result []float64) {
+		for _, i := range list {
+			losses[i] = result[0]
+			result = takeTags(found, d.pieces[i], result[1:])
 		}
-		losses[i] = decoder.Score(scores, best) - decoder.Score(scores, gold)
 	})
 	return found, losses, err
 }

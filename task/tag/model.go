@@ -143,30 +143,31 @@ func (c *saved) check() error {
 // inferItems is the largest number of padded tokens in a batch.
 const inferItems = 1 << 13
 
-// eachBatch calls f with the scores [rows,steps,tags] of the pieces of d, batch
-// by batch. They do not depend on which pieces share a batch.
-func (m *Model) eachBatch(ctx context.Context, t *tensor.Tape, d *corpus, f func(b *batch, list []int, scores *tensor.Tensor)) error {
+// eachBatch calls part with each batch of the pieces of d and its scores
+// [rows,steps,tags], which are valid until part returns, and use with the pieces and what
+// part returned. The scores do not depend on which pieces share a batch. The context's
+// ranks share this as [train.Share] describes.
+func eachBatch[T train.Number](ctx context.Context, m *Model, t *tensor.Tape, d *corpus, part func(b *batch, list []int, scores *tensor.Tensor) []T, use func(list []int, result []T)) error {
 	var b batch
-	for _, list := range train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	batches := train.NewBuckets(d.lengths(), inferItems, 256, 0).InOrder()
+	return train.Share(ctx, len(batches), func(_ context.Context, i int) ([]T, error) {
 		t.Reset()
-		b.load(d, list)
-		f(&b, list, m.net.scores(t, &b))
-	}
-	return nil
+		b.load(d, batches[i])
+		return part(&b, batches[i], m.net.scores(t, &b)), nil
+	}, func(i int, result []T) error {
+		use(batches[i], result)
+		return nil
+	})
 }
 
-// eachPiece calls f with the scores [n,tags] of each piece of d.
-func (m *Model) eachPiece(ctx context.Context, t *tensor.Tape, d *corpus, f func(piece int, scores []float32)) error {
+// eachPiece calls f with each piece of a batch and its scores [n,tags], cut from those of
+// the batch [rows,steps,tags].
+func (m *Model) eachPiece(d *corpus, list []int, scores []float32, f func(piece int, scores []float32)) {
 	k := len(m.tags)
-	return m.eachBatch(ctx, t, d, func(b *batch, list []int, scores *tensor.Tensor) {
-		values := scores.Data()
-		for r, i := range list {
-			f(i, values[r*b.steps*k:][:d.pieces[i].len()*k])
-		}
-	})
+	size := len(scores) / len(list)
+	for r, i := range list {
+		f(i, scores[r*size:][:d.pieces[i].len()*k])
+	}
 }
 
 // write returns a sentence's tags in a scheme.

@@ -88,7 +88,7 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 	out, ids := make([]Tagged, len(sentences)), make([]int32, len(d.tokens))
 	probabilities, spans, owner := make([]float64, len(d.tokens)), make([][]Mark, len(d.pieces)), d.owners()
 	decoder := m.net.decoder(m.tags, m.spans())
-	err = m.eachPiece(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(i int, scores []float32) {
+	read := func(i int, scores []float32) {
 		p, s := d.pieces[i], d.sentence(owner[i])
 		best, known := decoder.Viterbi(scores), decoder.Marginals(scores)
 		copy(ids[p.from:], best)
@@ -107,7 +107,9 @@ func (m *Model) Tag(ctx context.Context, sentences [][]string, o *PredictOptions
 				out[owner[i]].Alternatives = append(out[owner[i]].Alternatives, Alternative{m.write(one.Tags, m.Scheme()), math.Exp(one.LogProb)})
 			}
 		}
-	})
+	}
+	err = eachBatch(ctx, m, tensor.NewTape(m.slab.Device(), tensor.Infer), d, func(_ *batch, _ []int, scores *tensor.Tensor) []float32 { return scores.Data() },
+		func(list []int, scores []float32) { m.eachPiece(d, list, scores, read) })
 	for i := range out {
 		s := d.sentence(i)
 		out[i].Tokens = append([]string{}, sentences[i]...) // a list also if it is empty

@@ -185,14 +185,17 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 
 // validate returns the scores of the network on the validation sentences.
 func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (map[string]float64, error) {
-	found, loss, k := make([]int32, len(valid.tokens)), 0.0, len(m.tags)
+	found, loss := make([]int32, len(valid.tokens)), 0.0
 	decoder := m.net.decoder(m.tags, m.spans())
-	err := m.eachBatch(ctx, t, valid, func(b *batch, list []int, scores *tensor.Tensor) {
-		loss += float64(b.items) * float64(m.net.lossOf(t, b, scores).Item())
-		values := scores.Data()
-		for r, i := range list {
-			p := valid.pieces[i]
-			copy(found[p.from:], decoder.Viterbi(values[r*b.steps*k:][:p.len()*k]))
+	err := eachBatch(ctx, m, t, valid, func(b *batch, list []int, scores *tensor.Tensor) []float64 {
+		result := []float64{float64(b.items) * float64(m.net.lossOf(t, b, scores).Item())}
+		m.eachPiece(valid, list, scores.Data(), func(_ int, scores []float32) { result = appendTags(result, decoder.Viterbi(scores)) })
+		return result
+	}, func(list []int, result []float64) {
+		loss += result[0]
+		result = result[1:]
+		for _, i := range list {
+			result = takeTags(found, valid.pieces[i], result)
 		}
 	})
 	if err != nil {
@@ -204,6 +207,22 @@ func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *corpus) (ma
 		return map[string]float64{"accuracy": s.Accuracy, "loss": loss}, nil
 	}
 	return map[string]float64{"f1": s.F1, "precision": s.Precision, "recall": s.Recall, "loss": loss}, nil
+}
+
+// appendTags appends the tags of a piece as ranks send them to each other; takeTags
+// copies them to found, and returns the numbers after them.
+func appendTags(x []float64, tags []int32) []float64 {
+	for _, tag := range tags {
+		x = append(x, float64(tag))
+	}
+	return x
+}
+
+func takeTags(found []int32, p piece, x []float64) []float64 {
+	for i := range p.len() {
+		found[p.from+i] = int32(x[i])
+	}
+	return x[p.len():]
 }
 
 // fingerprint returns a hash of the data and of the settings that change the

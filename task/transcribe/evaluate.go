@@ -14,6 +14,7 @@ import (
 	"github.com/carousel-ml/carousel/speech"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
+	"github.com/carousel-ml/carousel/train"
 )
 
 // Metrics are the error rates of transcripts. They may exceed 1.
@@ -204,27 +205,39 @@ func (m *Model) emissions(ctx context.Context, d *Data, list []speech.Utterance)
 		return nil, 0, err
 	}
 	reading := time.Since(begun)
-	all := make([]emissions, len(list))
-	err = c.Each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), m.net, func(samples []int, b *speech.Batch, logits *tensor.Tensor) {
-		rows := logRows(logits.Data(), m.alphabet.classes())
+	all, classes, steps := make([]emissions, len(list)), m.alphabet.classes(), c.StepCounts()
+	var buffer []float32
+	err = speech.Each(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), m.net, c, func(samples []int, b *speech.Batch, logits *tensor.Tensor) []float32 {
+		values := logits.Data()
+		buffer = buffer[:0]
 		for k, s := range samples {
-			all[s] = emissions{list[s], rows[k*b.Steps:][:b.Lengths[k]], c.Duration(s)}
+			buffer = append(buffer, values[k*b.Steps*classes:][:steps[s]*classes]...)
+		}
+		return buffer
+	}, func(samples []int, logits []float32) {
+		for _, s := range samples {
+			n := steps[s] * classes
+			all[s] = emissions{list[s], logRows(logits[:n], classes), c.Duration(s)}
+			logits = logits[n:]
 		}
 	})
 	return all, reading, err
 }
 
-// score decodes and counts errors.
+// score decodes and counts errors. The context's ranks share the searches.
 func (m *Model) score(ctx context.Context, all []emissions, d *Decoding) (*Evaluation, error) {
 	e := &Evaluation{Task: Name, Utterances: len(all)}
-	for _, u := range all {
-		t, err := m.decode(ctx, u.rows, d, u.seconds)
+	err := train.Share(ctx, len(all), func(ctx context.Context, i int) ([]float64, error) {
+		found, err := m.search(ctx, all[i].rows, d)
 		if err != nil {
 			return nil, err
 		}
-		r := &Result{Utterance: u.Utterance, Transcript: t}
-		r.Pairs, r.Words = Align(strings.Fields(u.Text), strings.Fields(t.Text))
-		_, r.Units = Align(letters(m.alphabet.Kind, u.Text), letters(m.alphabet.Kind, t.Text))
+		return found[0].numbers(), nil
+	}, func(i int, best []float64) error {
+		u := &all[i]
+		r := &Result{Utterance: u.Utterance, Transcript: m.transcript([]hypothesis{hypothesisOf(best)}, d, u.seconds)}
+		r.Pairs, r.Words = Align(strings.Fields(u.Text), strings.Fields(r.Transcript.Text))
+		_, r.Units = Align(letters(m.alphabet.Kind, u.Text), letters(m.alphabet.Kind, r.Transcript.Text))
 		e.Words.add(r.Words)
 		e.Units.add(r.Units)
 		e.Seconds += u.seconds
@@ -232,6 +245,10 @@ func (m *Model) score(ctx context.Context, all []emissions, d *Decoding) (*Evalu
 			e.Exact++
 		}
 		e.Results = append(e.Results, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	e.Metrics = Metrics{e.Words.Rate(), e.Units.Rate()}
 	return e, nil

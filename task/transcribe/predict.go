@@ -211,11 +211,20 @@ func logRows(logits []float32, classes int) [][]float64 {
 
 // decode returns the transcript of an utterance of the given length in seconds.
 func (m *Model) decode(ctx context.Context, rows [][]float64, d *Decoding, seconds float64) (*Transcript, error) {
+	found, err := m.search(ctx, rows, d)
+	if err != nil {
+		return nil, err
+	}
+	return m.transcript(found, d, seconds), nil
+}
+
+// search returns the best hypotheses for an utterance, at least one.
+func (m *Model) search(ctx context.Context, rows [][]float64, d *Decoding) ([]hypothesis, error) {
 	s := newSearch(m.alphabet, d)
 	if err := pushAll(ctx, s, rows); err != nil {
 		return nil, err
 	}
-	return m.transcript(s.best(2*d.nBest, true), d, seconds), nil
+	return s.best(2*d.nBest, true), nil
 }
 
 // transcript returns the best hypothesis with its words, and the nBest first

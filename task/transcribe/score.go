@@ -28,6 +28,15 @@ func (e *Errors) add(f Errors) {
 	e.Insertions += f.Insertions
 }
 
+// numbers returns the counts as ranks send them to each other; errorsOf is the inverse.
+func (e Errors) numbers() []float64 {
+	return []float64{float64(e.Reference), float64(e.Hits), float64(e.Substitutions), float64(e.Deletions), float64(e.Insertions)}
+}
+
+func errorsOf(x []float64) Errors {
+	return Errors{Reference: int(x[0]), Hits: int(x[1]), Substitutions: int(x[2]), Deletions: int(x[3]), Insertions: int(x[4])}
+}
+
 // Pair is a position of an alignment: an item of the reference and one of the
 // hypothesis; one of them is "" for a deletion or an insertion.
 type Pair struct {

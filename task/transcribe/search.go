@@ -20,6 +20,23 @@ type hypothesis struct {
 	score   float64
 }
 
+// numbers returns a hypothesis as ranks send it to each other; hypothesisOf is the inverse.
+func (h *hypothesis) numbers() []float64 {
+	x := []float64{h.score}
+	for i, c := range h.classes {
+		x = append(x, float64(c), float64(h.steps[i]), h.peaks[i])
+	}
+	return x
+}
+
+func hypothesisOf(x []float64) hypothesis {
+	h := hypothesis{score: x[0]}
+	for x = x[1:]; len(x) > 0; x = x[3:] {
+		h.classes, h.steps, h.peaks = append(h.classes, int32(x[0])), append(h.steps, int(x[1])), append(h.peaks, x[2])
+	}
+	return h
+}
+
 // search decodes step by step.
 type search interface {
 	// push adds the log-probabilities of the classes at the next step.

@@ -35,7 +35,7 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 		if err != nil || result.Interrupted { // tuning takes long; the defaults do
 			return m, result, err
 		}
-		if err := m.tuneDecoding(ctx, d, valid.List); err != nil {
+		if err := m.tuneDecoding(task.Finishing(ctx, o, result), d, valid.List); err != nil {
 			return m, result, err
 		}
 		return m, result, nil
@@ -152,16 +152,22 @@ func ctc(t *tensor.Tape, b *speech.Batch, logits *tensor.Tensor) *tensor.Tensor 
 func (m *Model) validate(ctx context.Context, t *tensor.Tape, valid *speech.Dataset) (map[string]float64, error) {
 	var words, characters Errors
 	var loss float64
-	err := valid.Each(ctx, t, m.net, func(samples []int, b *speech.Batch, logits *tensor.Tensor) {
-		all, classes := logits.Data(), m.alphabet.classes()
-		loss += float64(ctc(t, b, logits).Item()) * float64(len(samples))
+	classes := m.alphabet.classes()
+	err := speech.Each(ctx, t, m.net, valid, func(samples []int, b *speech.Batch, logits *tensor.Tensor) []float64 {
+		var words, characters Errors
+		all := logits.Data()
 		for k, s := range samples {
 			row := all[k*b.Steps*classes:][:int(b.Lengths[k])*classes]
-			text := m.alphabet.decode(greedy(row, classes))
-			w, c := m.compare(valid.List[s].Text, text)
+			w, c := m.compare(valid.List[s].Text, m.alphabet.decode(greedy(row, classes)))
 			words.add(w)
 			characters.add(c)
 		}
+		loss := float64(ctc(t, b, logits).Item()) * float64(len(samples))
+		return append(append(words.numbers(), characters.numbers()...), loss)
+	}, func(_ []int, result []float64) {
+		words.add(errorsOf(result))
+		characters.add(errorsOf(result[5:]))
+		loss += result[10]
 	})
 	return map[string]float64{"loss": loss / float64(len(valid.List)), "wer": words.Rate(), "cer": characters.Rate()}, err
 }

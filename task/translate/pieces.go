@@ -53,8 +53,7 @@ func (m *Model) pieces(i int, s string, limit int) (list []*piece, left int) {
 func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *PredictOptions) error {
 	tape := tensor.NewTape(m.slab.Device(), tensor.Infer)
 	if !o.CarryState {
-		_, err := m.run(ctx, tape, slices.Concat(pieces...), nil, o)
-		return err
+		return m.run(ctx, tape, slices.Concat(pieces...), nil, o)
 	}
 	states := make([]*nn.SavedState, len(pieces)) // of each text's encoder
 	for wave := range longest {
@@ -64,36 +63,48 @@ func (m *Model) runAll(ctx context.Context, pieces [][]*piece, longest int, o *P
 				list = append(list, of[wave])
 			}
 		}
-		if _, err := m.run(ctx, tape, list, states, o); err != nil {
+		if err := m.run(ctx, tape, list, states, o); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// run translates pieces in batches of similar length. states, if not nil, is the
-// encoder's initial state for the piece of each text, and is set to the state
-// after it.
-func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, states []*nn.SavedState, o *PredictOptions) (batches int, err error) {
+// run translates pieces in batches of similar length, which the context's ranks share.
+// states, if not nil, is the encoder's initial state for the piece of each text, and is
+// set to the state after it.
+func (m *Model) run(ctx context.Context, tape *tensor.Tape, pieces []*piece, states []*nn.SavedState, o *PredictOptions) error {
 	lengths := make([]int, len(pieces))
 	for i, p := range pieces {
 		lengths[i] = len(p.ids)
 	}
-	list := train.NewBuckets(lengths, batchSources, max(1, batchRows/o.Beam), 0).InOrder()
-	for _, batch := range list {
-		some := make([]*piece, len(batch))
-		for i, k := range batch {
-			some[i] = pieces[k]
+	batches := train.NewBuckets(lengths, batchSources, max(1, batchRows/o.Beam), 0).InOrder()
+	some := func(i int) []*piece { return chosen(pieces, batches[i]) }
+	return train.Share(ctx, len(batches), func(ctx context.Context, i int) ([]float64, error) {
+		return m.translateBatch(ctx, tape, some(i), states, o)
+	}, func(i int, result []float64) error {
+		for _, p := range some(i) {
+			p.found, result = takeHypotheses(result)
+			if states != nil {
+				states[p.text], result = m.takeState(result)
+			}
 		}
-		if err := m.translateBatch(ctx, tape, some, states, o); err != nil {
-			return 0, err
-		}
-	}
-	return len(list), nil
+		return nil
+	})
 }
 
-// translateBatch translates a few pieces together.
-func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*piece, states []*nn.SavedState, o *PredictOptions) error {
+// chosen returns the items of a list at some places.
+func chosen[T any](list []T, places []int) []T {
+	x := make([]T, len(places))
+	for i, at := range places {
+		x[i] = list[at]
+	}
+	return x
+}
+
+// translateBatch translates a few pieces together. It returns the hypotheses of each,
+// and the state after it if that is carried, as takeHypotheses and takeState read them.
+func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*piece, states []*nn.SavedState, o *PredictOptions) ([]float64, error) {
 	sources := make([][]int32, len(batch))
 	for i, p := range batch {
 		sources[i] = p.ids
@@ -107,20 +118,37 @@ func (m *Model) translateBatch(ctx context.Context, tape *tensor.Tape, batch []*
 	banned = slices.DeleteFunc(banned, func(id int32) bool { return id == v.EndID() })
 	d := &decoding{n: m.net, tape: tape, e: e, beam: o.Beam, begin: v.BeginID(),
 		looks: o.Attention || o.CoveragePenalty > 0 || !o.KeepUnknown && v.UnknownID() >= 0}
+	best := min(max(o.NBest, 1), o.Beam)
 	for _, p := range batch {
-		d.all = append(d.all, newSearch(&o.SearchOptions, min(max(o.NBest, 1), o.Beam), 2*len(p.ids)+20, len(p.ids), v.EndID(), banned))
+		d.all = append(d.all, newSearch(&o.SearchOptions, best, 2*len(p.ids)+20, len(p.ids), v.EndID(), banned))
 	}
 	if err := d.run(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	for i, p := range batch {
-		p.found = d.all[i].finished
+	shown := func(token int32) bool { return o.Attention || token == v.UnknownID() } // whose attention is looked at
+	var result []float64
+	state := m.net.Encoder.NewSavedState(1)
+	for i := range batch {
+		found := d.all[i].finished
+		result = appendHypotheses(result, found[:min(best, len(found))], shown)
 		if states != nil {
-			states[p.text] = m.net.Encoder.NewSavedState(1)
-			states[p.text].CopyRow(0, e.last, i)
+			state.CopyRow(0, e.last, i)
+			result = appendNumbers(appendNumbers(result, state.H()), state.C())
 		}
 	}
-	return nil
+	return result, nil
+}
+
+// takeState reads the encoder's state after a piece, and returns the numbers after it.
+func (m *Model) takeState(x []float64) (*nn.SavedState, []float64) {
+	s := m.net.Encoder.NewSavedState(1)
+	for _, part := range [][]float32{s.H(), s.C()} {
+		for i := range part {
+			part[i] = float32(x[i])
+		}
+		x = x[len(part):]
+	}
+	return s, x
 }
 
 // gatherStates returns the initial states of the encoder for the pieces; nil for

@@ -34,6 +34,15 @@ type node struct {
 	attention []float32 // over the source at this step
 }
 
+// path returns the nodes from the beginning to this one.
+func (n *node) path() []*node {
+	out := make([]*node, n.length())
+	for i := n; i != nil; i = i.before {
+		out[i.steps-1] = i
+	}
+	return out
+}
+
 // tokens returns the tokens from the beginning to this one.
 func (n *node) tokens() []int32 {
 	out := make([]int32, n.length())
@@ -57,6 +66,51 @@ type hypothesis struct {
 	score    float64   // of a finished one
 	coverage []float64 // sum of the attention of each source token; nil without a coverage penalty
 	row      int       // of the previous hypothesis in its step
+}
+
+// appendHypotheses appends finished hypotheses as ranks send them to each other: their
+// number, and of each its score and tokens, with the attention of those that are shown.
+func appendHypotheses(x []float64, list []hypothesis, shown func(token int32) bool) []float64 {
+	x = append(x, float64(len(list)))
+	for i := range list {
+		x = append(x, list[i].score, float64(list[i].last.length()))
+		for _, n := range list[i].last.path() {
+			var attention []float32
+			if shown(n.token) {
+				attention = n.attention
+			}
+			x = append(x, float64(n.token), float64(len(attention)))
+			x = appendNumbers(x, attention)
+		}
+	}
+	return x
+}
+
+func appendNumbers(x []float64, numbers []float32) []float64 {
+	for _, v := range numbers {
+		x = append(x, float64(v))
+	}
+	return x
+}
+
+// takeHypotheses is the inverse of appendHypotheses; it also returns the numbers after
+// them.
+func takeHypotheses(x []float64) (list []hypothesis, rest []float64) {
+	list, x = make([]hypothesis, int(x[0])), x[1:]
+	for i := range list {
+		h, steps := &list[i], int(x[1])
+		h.score, x = x[0], x[2:]
+		for step := range steps {
+			n := &node{before: h.last, token: int32(x[0]), steps: step + 1}
+			looked := int(x[1])
+			x = x[2:]
+			for _, v := range x[:looked] {
+				n.attention = append(n.attention, float32(v))
+			}
+			h.last, x = n, x[looked:]
+		}
+	}
+	return list, x
 }
 
 // search is the beam of one sentence.

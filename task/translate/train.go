@@ -147,17 +147,21 @@ const mostScored = 1000
 func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
 	m, cfg := r.m, &r.m.cfg
 	v := m.tok.target.Vocabulary()
-	sum, tokens := 0.0, 0
+	sum, tokens := 0.0, 0.0
 	var b batch
-	for _, samples := range train.NewBuckets(r.valid.targetLengths(), cfg.BatchTokens, cfg.BatchTokens, 0).InOrder() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		b.load(r.valid, samples, v.BeginID(), v.EndID(), cfg.CarryState)
+	batches := train.NewBuckets(r.valid.targetLengths(), cfg.BatchTokens, cfg.BatchTokens, 0).InOrder()
+	err := train.Share(ctx, len(batches), func(_ context.Context, i int) ([]float64, error) {
+		b.load(r.valid, batches[i], v.BeginID(), v.EndID(), cfg.CarryState)
 		b.carry(m.net, r.draft)
 		tape.Reset()
-		sum += float64(m.net.loss(tape, &b, 0).Item()) * float64(b.tokens)
-		tokens += b.tokens
+		n := float64(b.tokens)
+		return []float64{float64(m.net.loss(tape, &b, 0).Item()) * n, n}, nil
+	}, func(_ int, result []float64) error {
+		sum, tokens = sum+result[0], tokens+result[1]
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	var sources, references []string
 	kept := r.valid.kept
@@ -171,7 +175,7 @@ func (r *training) validate(ctx context.Context, tape *tensor.Tape) (map[string]
 		return nil, err
 	}
 	s, lower := pairUp(found, references), cfg.Case == "lower"
-	return map[string]float64{"loss": sum / float64(tokens), "bleu": s.bleu(cfg.BLEUTokenizer, lower).Score, "chrf": s.chrf(0, lower)}, nil
+	return map[string]float64{"loss": sum / tokens, "bleu": s.bleu(cfg.BLEUTokenizer, lower).Score, "chrf": s.chrf(0, lower)}, nil
 }
 
 // fingerprint returns a hash of the data and of the settings that change the

@@ -3,10 +3,12 @@
 package traintest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"sync"
 
+	"github.com/carousel-ml/carousel/internal/half"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -37,18 +39,38 @@ type hub struct {
 	err   error // why the world has ended
 }
 
-// call is what a rank brings to a Sum or a Gather.
+// call is what a rank brings to a method.
 type call struct {
-	v        []float32
-	own, all []float64
+	method      method
+	v, residual []float32
+	own, all    []float64
+	bytes       []byte
+	shared      *[][]byte
 }
+
+type method string
+
+const (
+	sum    method = "Sum"
+	gather method = "Gather"
+	share  method = "Share"
+)
 
 func (m *member) Rank() int { return m.rank }
 func (m *member) Size() int { return len(m.calls) }
 
-func (m *member) Sum(v []float32) error { return m.meet(call{v: v}) }
+func (m *member) Sum(v, residual []float32) error {
+	return m.meet(call{method: sum, v: v, residual: residual})
+}
 
-func (m *member) Gather(own, all []float64) error { return m.meet(call{own: own, all: all}) }
+func (m *member) Gather(own, all []float64) error {
+	return m.meet(call{method: gather, own: own, all: all})
+}
+
+func (m *member) Share(own []byte) (all [][]byte, err error) {
+	err = m.meet(call{method: share, bytes: own, shared: &all})
+	return all, err
+}
 
 func (m *member) Abort(err error) {
 	m.mu.Lock()
@@ -70,6 +92,10 @@ func (m *member) meet(c call) error {
 	if m.err != nil {
 		return m.err
 	}
+	if m.calls[m.rank].method != "" {
+		m.end(fmt.Errorf("traintest: rank %d calls %s while its %s is going on", m.rank, c.method, m.calls[m.rank].method))
+		return m.err
+	}
 	m.calls[m.rank] = c
 	round := m.round
 	if m.here++; m.here == len(m.calls) {
@@ -77,6 +103,7 @@ func (m *member) meet(c call) error {
 			m.end(err)
 			return err
 		}
+		clear(m.calls)
 		m.here, m.round = 0, round+1
 		m.turn.Broadcast()
 		return nil
@@ -93,11 +120,15 @@ func (m *member) meet(c call) error {
 func (h *hub) work() error {
 	first := h.calls[0]
 	for rank, c := range h.calls {
-		if len(c.v) != len(first.v) || len(c.own) != len(first.own) || len(c.all) != len(c.own)*len(h.calls) {
-			return fmt.Errorf("traintest: rank %d calls another method than rank 0, or with other lengths", rank)
+		if c.method != first.method || len(c.v) != len(first.v) || len(c.own) != len(first.own) || len(c.all) != len(c.own)*len(h.calls) ||
+			(c.residual == nil) != (first.residual == nil) || c.residual != nil && len(c.residual) != len(c.v) {
+			return fmt.Errorf("traintest: rank %d calls %s where rank 0 calls %s, or with other lengths", rank, c.method, first.method)
 		}
 	}
-	if first.v == nil {
+	switch first.method {
+	case sum:
+		h.sum()
+	case gather:
 		var all []float64
 		for _, c := range h.calls {
 			all = append(all, c.own...)
@@ -105,13 +136,43 @@ func (h *hub) work() error {
 		for _, c := range h.calls {
 			copy(c.all, all)
 		}
-		return nil
+	case share:
+		for _, c := range h.calls {
+			for _, from := range h.calls {
+				*c.shared = append(*c.shared, bytes.Clone(from.bytes))
+			}
+		}
+	}
+	return nil
+}
+
+func (h *hub) sum() {
+	compressed := h.calls[0].residual != nil
+	for _, c := range h.calls {
+		for i := range c.residual {
+			c.v[i] += c.residual[i]
+			c.residual[i] = round(&c.v[i])
+		}
 	}
 	total := tree(h.calls)
+	for rank, c := range h.calls {
+		if compressed { // a rank owns the sums of its part
+			n := len(total)
+			for i := n * rank / len(h.calls); i < n*(rank+1)/len(h.calls); i++ {
+				c.residual[i] += round(&total[i])
+			}
+		}
+	}
 	for _, c := range h.calls {
 		copy(c.v, total)
 	}
-	return nil
+}
+
+// round rounds v to a bfloat16 and returns what that loses.
+func round(v *float32) float32 {
+	exact := *v
+	*v = half.FromBFloat16(half.ToBFloat16(exact))
+	return exact - *v
 }
 
 // tree adds vectors as train.World says, from the root down: the left branch of n

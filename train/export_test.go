@@ -1,0 +1,4 @@
+package train
+
+// Checksum is that of a checkpoint.
+var Checksum = checksum
