@@ -91,7 +91,7 @@ func (r *reading) parts(d data.Document) iter.Seq[string] {
 			return
 		}
 		defer in.Close()
-		buffer, n := make([]byte, 4*blockSize+1), 0
+		buffer, n := make([]byte, min(4*blockSize+1, d.Size())), 0
 		for {
 			more, err := io.ReadFull(in, buffer[n:])
 			if n += more; err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {

@@ -17,8 +17,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/lock"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/train"
 )
@@ -73,7 +75,7 @@ func newCorpus(ctx context.Context, k *codec, docs []data.Document, scored bool,
 		return t.corpus(bytes.NewReader(b.Bytes()), ""), nil
 	}
 	if keep != "" {
-		return keptCorpus(filepath.Join(keep, k.stamp(docs)+".tokens"), encode)
+		return keptCorpus(ctx, filepath.Join(keep, k.stamp(docs)+".tokens"), encode)
 	}
 	f, err := temporary()
 	if err != nil {
@@ -88,17 +90,31 @@ func newCorpus(ctx context.Context, k *codec, docs []data.Document, scored bool,
 	return t.corpus(f, ""), nil
 }
 
-// keptCorpus returns the corpus in a file, which it writes unless it is there.
-func keptCorpus(path string, encode func(io.Writer) (tokenized, error)) (*corpus, error) {
-	if c, err := openCorpus(path); err == nil {
-		return c, nil
-	}
+// keptCorpus returns the corpus in a file, which it writes unless it is there. Of several
+// processes that want it, such as the ranks of one machine, one writes it.
+func keptCorpus(ctx context.Context, path string, encode func(io.Writer) (tokenized, error)) (*corpus, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err
 	}
+	unlock, err := lock.Acquire(path + ".lock")
+	for errors.Is(err, lock.ErrHeld) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+			unlock, err = lock.Acquire(path + ".lock")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if c, err := openCorpus(path); err == nil {
+		return c, nil
+	}
 	model.SweepTemporaries(path)
 	var failed error // without what WriteFileAtomic says of it
-	err := model.WriteFileAtomic(path, func(to io.Writer) error {
+	err = model.WriteFileAtomic(path, func(to io.Writer) error {
 		var t tokenized
 		if t, failed = encode(to); failed != nil {
 			return failed
@@ -150,8 +166,8 @@ func (c *corpus) read(dst []int32, from int, raw *[]byte) error {
 	return nil
 }
 
-// close ends the use of the corpus. A file that is kept is removed unless it is to be
-// found again.
+// close ends the use of the corpus. A file that is kept is removed, with the directories
+// that were made for it, unless it is to be found again.
 func (c *corpus) close(again bool) {
 	f, ok := c.at.(*os.File)
 	switch {
@@ -160,9 +176,9 @@ func (c *corpus) close(again bool) {
 		discard(f)
 	default:
 		f.Close()
-		if !again {
-			_ = os.Remove(c.path)               // another rank may have removed it
-			_ = os.Remove(filepath.Dir(c.path)) // if it is empty
+		if dir := filepath.Dir(c.path); !again {
+			_ = os.RemoveAll(dir)            // other ranks may remove it, too
+			_ = os.Remove(filepath.Dir(dir)) // the run's, if this rank alone uses it here, and it is empty
 		}
 	}
 }
