@@ -13,7 +13,6 @@ import (
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
-	"github.com/carousel-ml/carousel/train"
 )
 
 // Metrics are the scores of a language model.
@@ -165,22 +164,10 @@ func (m *Model) nats(ctx context.Context, c *corpus) (_ *losses, err error) {
 		}
 	}()
 	rows := min(len(c.docs), evaluationRows)
-	var scores, each []float32
-	err = read(ctx, m, tensor.NewTape(m.slab.Device(), tensor.Infer), newStreams(c, rows, m.segment(rows), true, 0),
-		func(x *tensor.Tensor, b *batch) []float32 {
-			scores, each = train.Resize(scores, b.B*b.T), each[:0]
-			m.net.score(scores, x, b.targets)
-			for r, n := range b.lengths {
-				for _, v := range scores[r*b.T:][:n] {
-					each = append(each, -v)
-				}
-			}
-			return each
-		}, func(_ int, p piece, scores []float32) ([]float32, error) {
-			n := p.steps()
-			return scores[n:], nats.put(c.docs[p.doc].from+p.from+1, scores[:n])
-		})
-	return nats, err
+	s := newStreams(c, rows, m.segment(rows), true, 0)
+	return nats, m.scoreStreams(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), s, func(_ int, p piece, v []float32) error {
+		return nats.put(c.docs[p.doc].from+p.from+1, v)
+	})
 }
 
 // tally sums -log p.

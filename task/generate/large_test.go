@@ -143,6 +143,38 @@ func TestTextsInFiles(t *testing.T) {
 	}
 }
 
+// Trainings on the same data with the same settings of tokens encode them once.
+func TestTextsAreEncodedOnce(t *testing.T) {
+	cfg := small("bpe")
+	cfg.VocabularySize = 300
+	d := both(docs(story), docs(story[:300]))
+	encode := func(change func(*Config)) *encoded {
+		t.Helper()
+		own := cfg
+		change(&own)
+		e, err := d.encode(t.Context(), &own, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	first := encode(func(*Config) {})
+	if encode(func(c *Config) { c.LR, c.Hidden, c.Seed = 1, 8, 7 }) != first {
+		t.Error("another rate encodes again")
+	}
+	for _, change := range []func(*Config){func(c *Config) { c.VocabularySize = 290 }, func(c *Config) { c.Tokens = "char" }, func(c *Config) { c.MinCount = 3 }} {
+		if encode(change) == first {
+			t.Error("other tokens are those of before")
+		}
+	}
+	if err := d.Recognise(t.Context(), &task.Memory{}); err != nil {
+		t.Fatal(err)
+	}
+	if d.Training = docs(story[:500]); encode(func(*Config) {}) == first {
+		t.Error("texts that were divided anew are those of before")
+	}
+}
+
 // Ranks of a machine share a file of tokens, and one that has no directory of the run
 // leaves none.
 func TestRanksOfTextsInFiles(t *testing.T) {

@@ -173,6 +173,7 @@ func (d *Data) Recognise(ctx context.Context, m *task.Memory) error {
 		return r.err
 	}
 	d.Divide(of, pieces)
+	d.coded = task.Memo{} // of the texts as they were divided before
 	return nil
 }
 

@@ -198,34 +198,23 @@ const validationRow = 1000
 func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[string]float64, error) {
 	rows := min(max(c.Tokens/validationRow, 1), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), false, 0)
-	var sums []float64
-	mean := func(x *tensor.Tensor, b *batch) []float64 {
-		sums = sums[:0]
-		for r, n := range b.lengths {
-			if n > 0 {
-				lo, hi := r*b.T, (r+1)*b.T
-				l := m.net.nats(tensor.Slice(x, 0, lo, hi), b.targets[lo:hi])
-				sums = append(sums, float64(l.Item())*float64(n))
-			}
-		}
-		return sums
-	}
 	return func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error) {
-		byRow, n := make([]float64, rows), 0
-		err := read(ctx, m, tape, s, mean, func(row int, p piece, sums []float64) ([]float64, error) {
-			byRow[row] += sums[0]
-			n += p.steps()
-			return sums[1:], nil
+		byRow := make([]tally, rows)
+		err := m.scoreStreams(ctx, tape, s, func(row int, _ piece, nats []float32) error {
+			for _, v := range nats {
+				byRow[row].add(float64(v))
+			}
+			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
-		nats := 0.0
-		for _, sum := range byRow {
-			nats += sum
+		var all tally
+		for _, t := range byRow {
+			all.sum, all.n = all.sum+t.sum, all.n+t.n
 		}
-		nats /= float64(n)
-		return map[string]float64{"loss": nats, "perplexity": math.Exp(nats)}, nil
+		scores := all.metrics(0)
+		return map[string]float64{"loss": scores.Nats, "perplexity": scores.Perplexity}, nil
 	}
 }
 
@@ -233,27 +222,25 @@ func (m *Model) validation(c *corpus) func(context.Context, *tensor.Tape) (map[s
 // the results.
 const segmentsAtOnce = 4
 
-// read runs the network over streams that are read once, with their state carried. Each rank
-// of ctx reads some of the rows, whose results do not depend on the others: compute returns
-// those of a segment from the inputs of the softmax [B·T,D], by row, of the rows that have
-// tokens. use takes, on every rank and in the same order, the results of one row's segment
-// from the beginning of what it is given, and returns the rest.
-func read[T train.Number](ctx context.Context, m *Model, tape *tensor.Tape, s *streams, compute func(x *tensor.Tensor, b *batch) []T, use func(row int, p piece, results []T) ([]T, error)) error {
+// scoreStreams computes -log p of all tokens of streams, which are read once, with their state
+// carried. Each rank of ctx reads some of the rows; what it finds does not depend on the
+// others. use takes, on every rank and in the same order, what a segment of a row has.
+func (m *Model) scoreStreams(ctx context.Context, tape *tensor.Tape, s *streams, use func(row int, p piece, nats []float32) error) error {
 	rows := len(s.rows)
 	groups := min(train.Ranks(ctx), rows)
 	group := func(i int) (lo, hi int) { return i * rows / groups, (i + 1) * rows / groups }
 	var carry *nn.Carry // of the only group that this rank computes
-	var results []T
+	var scores, nats []float32
 	b := &batch{}
 	s.arrange(0)
 	for first := 0; first < s.batches; first += segmentsAtOnce {
 		end := min(first+segmentsAtOnce, s.batches)
-		err := train.Share(ctx, groups, func(ctx context.Context, i int) ([]T, error) {
+		err := train.Share(ctx, groups, func(ctx context.Context, i int) ([]float32, error) {
 			lo, hi := group(i)
 			if carry == nil {
 				carry = nn.NewCarry(m.net.RNN, hi-lo)
 			}
-			results = results[:0]
+			nats = nats[:0]
 			for n := first; n < end; n++ {
 				if err := ctx.Err(); err != nil {
 					return nil, err
@@ -266,21 +253,29 @@ func read[T train.Number](ctx context.Context, m *Model, tape *tensor.Tape, s *s
 				}
 				tape.Reset()
 				x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-				results = append(results, compute(x, b)...)
+				scores = train.Resize(scores, b.B*b.T)
+				m.net.score(scores, x, b.targets)
 				carry.End(to)
+				for r, steps := range b.lengths {
+					for _, v := range scores[r*b.T:][:steps] {
+						nats = append(nats, -v)
+					}
+				}
 			}
-			return results, nil
-		}, func(i int, results []T) (err error) {
+			return nats, nil
+		}, func(i int, nats []float32) error {
 			lo, hi := group(i)
 			for n := first; n < end; n++ {
 				for row := lo; row < hi; row++ {
 					p, _ := s.segment(s.order[row], n)
-					if p.steps() == 0 {
+					steps := p.steps()
+					if steps == 0 {
 						continue
 					}
-					if results, err = use(row, p, results); err != nil {
+					if err := use(row, p, nats[:steps]); err != nil {
 						return err
 					}
+					nats = nats[steps:]
 				}
 			}
 			return nil
