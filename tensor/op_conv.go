@@ -248,8 +248,8 @@ func convTransposeGrad(t *Tape, n *node) {
 // On a tape in Train mode mean and variance are those of x, and the running ones, mean
 // and variance [F], move towards them by the share momentum, the variance to the
 // unbiased one. In Infer mode the running ones are used. They are parameters without a
-// gradient, for which an optimizer must not decay weights; processes that train
-// together each have their own. It panics with a [*ShapeError] if shapes do not fit.
+// gradient, for which an optimizer must not decay weights; see also [Param.Running] and
+// [Tape.OnRunning]. It panics with a [*ShapeError] if shapes do not fit.
 func BatchNorm(x, gamma, beta *Tensor, mean, variance *Param, momentum, eps float32) *Tensor {
 	t := tapeOf("BatchNorm", x, gamma, beta)
 	f := x.dims[x.rank-1]
@@ -271,13 +271,28 @@ func BatchNorm(x, gamma, beta *Tensor, mean, variance *Param, momentum, eps floa
 		center, n = meanRows(x)
 		x = Sub(x, center)
 		spread, _ = meanRows(Square(x))
-		t.backend.Lerp(mean.value, center.value, momentum)
+		t.moveRunning(mean, center, momentum)
 		unbiased := t.Empty(f)
 		t.backend.Unary(device.Scale, unbiased.value, spread.value, float32(n)/float32(max(n-1, 1)))
-		t.backend.Lerp(variance.value, unbiased.value, momentum)
+		t.moveRunning(variance, unbiased, momentum)
 	}
 	scale := Mul(unary("BatchNorm", device.RSqrt, spread, eps), gamma)
 	return Add(Mul(x, scale), beta)
+}
+
+// OnRunning makes training passes call f in place of moving a running statistic p by
+// share towards the values to, which are valid until the tape is reset: for processes
+// that train together and have to move it alike. f must not use the tape. A nil f
+// removes the function.
+func (t *Tape) OnRunning(f func(p *Param, to *Tensor, share float32)) { t.running = f }
+
+// moveRunning moves p by share towards to.
+func (t *Tape) moveRunning(p *Param, to *Tensor, share float32) {
+	if t.running != nil {
+		t.running(p, to, share)
+		return
+	}
+	t.backend.Lerp(p.value, to.value, share)
 }
 
 // meanRows returns the mean [F] of x over the other dimensions, and the number of its

@@ -23,6 +23,8 @@ type Param struct {
 	Name    string // after Pack with the path, such as "rnn.weight_ih_l0"
 	NoDecay bool   // for biases and norms: by default optimizers apply no weight decay
 	Keep32  bool   // products with it are float32 for every precision of a training tape
+	Rows    bool   // a batch touches few of its rows, as those of an embedding: its gradient is zero elsewhere
+	Running bool   // a running statistic, which training passes move and no gradient
 	init    Init
 	slab    *Slab
 	index   int // in Slab.Params

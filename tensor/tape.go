@@ -45,6 +45,7 @@ type Tape struct {
 	item    [1]float32
 	done    bool // Backward was called
 	ready   readiness
+	running func(p *Param, to *Tensor, share float32) // of OnRunning
 	tracing bool
 	traces  []*Trace
 }

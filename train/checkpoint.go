@@ -194,12 +194,18 @@ func readCheckpoint(path string, want *state) (*model.File, *state, error) {
 		return nil, nil, bad("its state cannot be read: %v", err)
 	}
 	made := s.Fingerprint.differs(want.Fingerprint)
+	fix := "resume with the settings and data it began with"
 	if made == "" {
-		made = difference(s.Settings, want.Settings)
+		name, was, is := difference(s.Settings, want.Settings)
+		if name == "accumulate" {
+			name, fix = "accumulate x ranks", "resume with "+divisions(s.Settings.Accumulate)
+		}
+		if name != "" {
+			made = fmt.Sprintf("%s %s, this run has %s", name, was, is)
+		}
 	}
 	if made != "" {
-		return nil, nil, &model.FileError{File: path, Problem: "the checkpoint was made with " + made,
-			Fix: "resume with the settings and data it began with, or start the run afresh"}
+		return nil, nil, &model.FileError{File: path, Problem: "the checkpoint was made with " + made, Fix: fix + ", or start the run afresh"}
 	}
 	const most = 1 << 53 // counts and sums stay far from where they would overflow
 	if s.Step < 0 || s.Step > most || s.Epoch < 0 || s.Epoch > most || s.Batch < 0 || s.Batch > want.Settings.Batches || s.Reads < 0 || s.Bad < 0 || s.Skipped < 0 || s.Skipped > s.Step || s.Overflows < 0 || s.Overflows > s.Skipped {
@@ -216,15 +222,31 @@ func readCheckpoint(path string, want *state) (*model.File, *state, error) {
 	return f, s, nil
 }
 
-// difference describes the first setting that differs, or is "".
-func difference(was, is settings) string {
+// difference returns the first setting that differs, or "".
+func difference(was, is settings) (name, a, b string) {
 	v, w := reflect.ValueOf(was), reflect.ValueOf(is)
 	for i := range v.NumField() {
 		if a, b := v.Field(i).Interface(), w.Field(i).Interface(); a != b {
-			return fmt.Sprintf("%s %v, this run has %v", strings.ToLower(v.Type().Field(i).Name), a, b)
+			return strings.ToLower(v.Type().Field(i).Name), fmt.Sprint(a), fmt.Sprint(b)
 		}
 	}
-	return ""
+	return "", "", ""
+}
+
+// divisions lists the numbers of ranks among which n batches to a step can be divided,
+// as "1 rank with accumulate 4, 2 with 2 or 4 with 1".
+func divisions(n int) string {
+	var list []string
+	for ranks := 1; ranks <= n; ranks++ {
+		if each := n / ranks; n%ranks == 0 && (ranks == 1 || each&(each-1) == 0) {
+			list = append(list, fmt.Sprintf("%d with %d", ranks, each))
+		}
+	}
+	list[0] = fmt.Sprintf("1 rank with accumulate %d", n)
+	if last := len(list) - 1; last > 0 {
+		return strings.Join(list[:last], ", ") + " or " + list[last]
+	}
+	return list[0]
 }
 
 // restore copies a checkpoint's vectors to their places and reports whether it holds best weights.

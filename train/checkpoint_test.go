@@ -381,7 +381,7 @@ func TestResumeRefuses(t *testing.T) {
 		spoil func(*Job[testBatch], *Options)
 	}{
 		{"made with batch 4, this run has 8", nil, func(_ *Job[testBatch], o *Options) { o.Batch = 8 }},
-		{"made with accumulate 1, this run has 2", nil, func(_ *Job[testBatch], o *Options) { o.Accumulate = 2 }},
+		{"made with accumulate x ranks 1, this run has 2; resume with 1 rank with accumulate 1, or", nil, func(_ *Job[testBatch], o *Options) { o.Accumulate = 2 }},
 		{"made with seed 7, this run has 8", nil, func(_ *Job[testBatch], o *Options) { o.Seed = 8 }},
 		{"made with samples 38, this run has 37", nil, func(j *Job[testBatch], _ *Options) { j.Samples = 37 }},
 		{"made with ema 0, this run has 0.9", nil, func(_ *Job[testBatch], o *Options) { o.EMA = 0.9 }},

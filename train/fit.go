@@ -27,8 +27,8 @@ import (
 // leaves a checkpoint from which the run can resume. ([ErrPause] is one, and leaves
 // a checkpoint too.)
 //
-// Errors: options or a job that contradict each other (before anything is
-// written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
+// Errors: options or a job that contradict each other, and ranks that differ, with the
+// same text on each (before anything is written); [ErrRunning] while another run uses the same Dir; a [*DivergedError] when the loss or the gradient norm is not
 // finite, and an [*OverflowError] when too many steps were skipped; an
 // [*UnknownParameterError]; a [*model.FileError] when a checkpoint or history cannot be read or
 // belongs to another run; a [*tensor.ShapeError] when an operation of the job
@@ -42,10 +42,16 @@ import (
 // every 16th step and at the last of an epoch, so as not to wait for it, and
 // means over an epoch are means over those readings.)
 func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, err error) {
+	var reduce *reducer
+	ended := false
 	defer func() {
-		if err != nil {
+		switch {
+		case !ended:
+			o.world().Abort(errors.New("it panicked"))
+		case err != nil:
 			o.world().Abort(err)
 		}
+		reduce.stop()
 	}()
 	if o.Adjust != nil {
 		own := *o
@@ -54,10 +60,13 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 	}
 	t, err := newTrainer(job, *o)
 	if err != nil {
+		ended = true
 		return nil, err
 	}
+	reduce = t.reduce
 	ctx = WithWorld(ctx, t.world)
 	shape := tensor.Catch(func() { result, err = t.run(ctx) })
+	ended = true
 	if shape != nil {
 		return nil, shape
 	}
@@ -95,20 +104,23 @@ type trainer[B any] struct {
 	perStep    int       // batches of a step, of all ranks
 	own        []float64 // what this rank reports of its batches
 	meeting    []float64
-	wish       wish          // for the next meeting
+	tells      bool          // some rank has an OnStep, after which all meet
 	told       time.Duration // elapsed time on rank 0's clock
-	chunk      []float32     // of the gradient, on its way to the other ranks
+	reduce     *reducer      // nil with one rank
+	running    *running      // nil with one rank, or where nothing runs
+	exposed    time.Duration // as Result.Exposed
 
-	best      device.Buffer
-	bestDirty bool   // best has not been written
-	device    string // its name
-	metrics   *os.File
-	events    *events
-	begun     time.Time
-	before    time.Duration // spent in earlier sessions
-	saved     time.Duration // on the clock
-	savedStep int
-	resumedAt int
+	best        device.Buffer
+	bestDirty   bool   // best has not been written
+	device      string // its name
+	metrics     *os.File
+	events      *events
+	begun       time.Time
+	before      time.Duration // spent in earlier sessions
+	saved       time.Duration // on the clock
+	savedStep   int
+	resumedAt   int
+	resumedFrom string // the checkpoint's checksum; "" at step 0
 }
 
 func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
@@ -121,12 +133,12 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.weights, t.losses = make([]float64, t.perStep), make([]float64, t.perStep)
 	t.own, t.meeting = make([]float64, o.Accumulate), make([]float64, 2+2*t.size)
 	if t.size > 1 {
-		t.chunk = make([]float32, min(sumChunk, t.slab.Grads().N))
+		t.reduce = newReducer(t.slab, &o)
 	}
 	if t.rank > 0 {
 		t.o.Progress, t.o.TensorBoard = nil, false
 	}
-	if t.o.OnReady != nil {
+	if t.o.OnReady != nil || t.size > 1 {
 		t.ready = t.complete
 	}
 	if job.Batches != nil {
@@ -142,11 +154,16 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 		return nil, errors.New("train: there are no training batches")
 	}
 	t.metric, t.maximize = strings.CutPrefix(job.Metric, "-")
-	if !t.slab.Device().RunsAhead() || o.OnStep != nil {
+	t.tells = o.OnStep != nil
+	if t.tells || !t.slab.Device().RunsAhead() {
 		t.readGap = 1
 	}
 	t.tape = tensor.NewTape(t.slab.Device(), tensor.Train)
 	t.tape.SetPrecision(o.Precision)
+	if t.size > 1 {
+		t.running = newRunning(t.slab)
+		t.tape.OnRunning(t.running.note)
+	}
 	if err := keep32(t.slab, o.Keep32); err != nil {
 		return nil, err
 	}
@@ -180,6 +197,9 @@ func newTrainer[B any](job *Job[B], o Options) (*trainer[B], error) {
 	t.Fingerprint, t.device = o.Fingerprint, t.slab.Device().Name()
 	if o.Precision != tensor.Float32 {
 		t.device += " " + o.Precision.String()
+	}
+	if o.Compress && t.size > 1 {
+		t.device += " with sums in bf16"
 	}
 	if o.Precision == tensor.Float16 {
 		if err := tensor.Catch(func() { t.scaler = optim.NewGradScaler(o.Scaler) }); err != nil {
@@ -232,10 +252,16 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 		return nil, err
 	}
 	if t.o.OnStart != nil {
-		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		plan := Plan{Epochs: t.o.Epochs, Steps: t.total, Metric: t.job.Metric, Metrics: slices.Clone(t.job.Metrics), Weights: t.slab.NumElements(), History: slices.Clone(t.History), Fingerprint: t.Fingerprint}
+		if plan.Metrics == nil && plan.Metric != "" {
+			plan.Metrics = []string{plan.Metric}
+		}
 		if err := t.o.OnStart(plan); err != nil {
 			return nil, errors.Join(err, t.close())
 		}
+	}
+	if t.reduce != nil {
+		t.reduce.start()
 	}
 	t.loader = startLoader(t.job, &t.o, t.Epoch, t.Batch)
 	p := t.o.Progress
@@ -276,7 +302,7 @@ func (t *trainer[B]) run(ctx context.Context) (r *Result, err error) {
 func (t *trainer[B]) result(stopped Stop) *Result {
 	return &Result{
 		History: t.History, Best: t.Best, Epochs: t.Epoch, Steps: t.Step, Skipped: t.Skipped, ResumedAt: t.resumedAt, Devices: t.Devices,
-		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(),
+		Stopped: stopped, Interrupted: stopped == StopInterrupted, Elapsed: t.elapsed(), Exposed: t.exposed,
 	}
 }
 
@@ -389,6 +415,9 @@ func (t *trainer[B]) load() error {
 	t.Carry = nil
 	t.before = time.Duration(s.Seconds * float64(time.Second))
 	t.resumedAt, t.savedStep = t.Step, t.Step
+	if t.Step > 0 {
+		t.resumedFrom = f.Meta["crc32c"]
+	}
 	return nil
 }
 
@@ -399,6 +428,8 @@ func (t *trainer[B]) save() error {
 	if t.o.Dir == "" {
 		return nil
 	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "checkpoint", from) }()
 	if t.job.Carry != nil {
 		carry, err := t.carried()
 		if err != nil {
@@ -519,9 +550,24 @@ func (t *trainer[B]) limit() Stop {
 	return ""
 }
 
-// loop takes steps and closes epochs until something ends the run. It may begin
-// in the middle of an epoch, or at the end of one that is not closed yet.
+// loop takes steps and closes epochs until something ends the run, of which the error
+// tells if it is none of a run's ends.
 func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
+	stopped, err := t.epochs(ctx)
+	switch {
+	case errors.Is(err, ErrPause):
+		return StopInterrupted, err
+	case errors.Is(err, errInterrupted):
+		return StopInterrupted, nil
+	case errors.Is(err, ErrStop):
+		return StopAsked, nil
+	}
+	return stopped, err
+}
+
+// epochs is loop. It may begin in the middle of an epoch, or at the end of one that is not
+// closed yet.
+func (t *trainer[B]) epochs(ctx context.Context) (Stop, error) {
 	for {
 		if t.o.Patience > 0 && t.Bad >= t.o.Patience {
 			return StopPatience, nil
@@ -533,11 +579,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 			return stop, nil
 		}
 		for t.Batch < t.batches && (t.Batch == 0 || t.limit() == "") {
-			if err := t.meet(wishOf(ctx)); errors.Is(err, errInterrupted) {
-				return StopInterrupted, nil
-			} else if errors.Is(err, ErrPause) {
-				return StopInterrupted, err
-			} else if err != nil {
+			if err := t.meet(wishOf(ctx)); err != nil {
 				return "", err
 			}
 			if err := t.step(); err != nil {
@@ -552,14 +594,7 @@ func (t *trainer[B]) loop(ctx context.Context) (Stop, error) {
 				}
 			}
 		}
-		switch err := t.closeEpoch(ctx); {
-		case errors.Is(err, errInterrupted):
-			return StopInterrupted, nil
-		case errors.Is(err, ErrPause):
-			return StopInterrupted, err
-		case errors.Is(err, ErrStop):
-			return StopAsked, nil
-		case err != nil:
+		if err := t.closeEpoch(ctx); err != nil {
 			return "", err
 		}
 	}
@@ -579,7 +614,11 @@ func (t *trainer[B]) step() error {
 	lr := t.rate()
 	first := t.rank * t.o.Accumulate
 	t.last = len(t.group) - 1
+	if t.reduce != nil {
+		t.reduce.begin()
+	}
 	for i, b := range t.group {
+		from := t.o.Timeline.now()
 		t.tape.Reset()
 		t.tape.Seed(t.o.Seed, uint64(t.Step)*uint64(t.perStep)+uint64(first+i))
 		l := t.job.Loss(t.tape, b.data)
@@ -590,6 +629,8 @@ func (t *trainer[B]) step() error {
 			l = tensor.MulScalar(l, float32(share(t.weights[first+i], total)))
 		}
 		l = t.scaler.Scale(l)
+		t.o.Timeline.span(trackTraining, "forward", from)
+		from = t.o.Timeline.now()
 		if i < t.last {
 			l.Backward()
 			t.sum.put(i)
@@ -601,14 +642,27 @@ func (t *trainer[B]) step() error {
 				t.sum.finish(i, 0, t.slab.Grads().N)
 			}
 		}
+		t.o.Timeline.span(trackTraining, "backward", from)
 		t.loader.release(b)
 	}
 	if t.last < 0 { // no batch of a short step is left for this rank
 		t.slab.Device().Backend().Fill(t.slab.Grads(), nothing)
-		for i := len(t.slab.Params) - 1; i >= 0 && t.ready != nil; i-- {
-			t.o.OnReady(t.slab.Range(i))
+		t.reduce.idle = true
+		for i := len(t.slab.Params) - 1; i >= 0; i-- {
+			t.hand(t.slab.Range(i))
 		}
 	}
+	if t.reduce != nil {
+		if err := t.reduce.finish(); err != nil {
+			return err
+		}
+		t.exposed += t.reduce.exposed
+		if err := t.running.apply(t.world); err != nil {
+			return err
+		}
+	}
+	from := t.o.Timeline.now()
+	defer func() { t.o.Timeline.span(trackTraining, "optimizer", from) }()
 	loss := 0.0
 	if read {
 		if err := t.world.Gather(t.own, t.losses); err != nil {
@@ -617,9 +671,6 @@ func (t *trainer[B]) step() error {
 		for i, l := range t.losses[:n] {
 			loss += share(t.weights[i], total) * l
 		}
-	}
-	if err := t.sumRanks(); err != nil {
-		return err
 	}
 	t.scaler.Unscale(t.opt)
 	if t.o.OnGradients != nil {
@@ -644,9 +695,13 @@ func (t *trainer[B]) step() error {
 		Step: t.Step, Epoch: t.Epoch + 1, Loss: loss, GradNorm: norm, LR: lr, Skipped: !taken,
 		Samples: t.samplesOfStep(), PerEpoch: t.perEpoch, TapeBytes: t.tape.Bytes(),
 	}
+	if t.reduce != nil {
+		t.taken.Exposed = t.reduce.exposed
+	}
 	if !taken {
 		t.Skipped++
 		t.Overflows++
+		t.reduce.forget()
 		t.showScale()
 		t.o.Progress.step(t.Epoch+1, t.Step, math.NaN())
 		if t.Overflows < MostSkipped {
@@ -675,21 +730,27 @@ func (t *trainer[B]) step() error {
 	return nil
 }
 
-// tell calls OnStep.
+// tell calls OnStep, and does on all ranks what it asks for on one.
 func (t *trainer[B]) tell() error {
-	if t.o.OnStep == nil {
+	if !t.tells {
 		return nil
 	}
-	err := t.o.OnStep(t.taken)
-	switch {
-	case errors.Is(err, ErrStop):
-		t.asked = true
-	case errors.Is(err, ErrPause) && t.size > 1:
-		t.wish = pause // when all ranks know
-	default:
-		return err
+	w := goOn
+	if t.o.OnStep != nil {
+		switch err := t.o.OnStep(t.taken); {
+		case errors.Is(err, ErrStop):
+			w = finish
+		case errors.Is(err, ErrPause):
+			w = pause
+		case err != nil:
+			return err
+		}
 	}
-	return nil
+	err := t.meet(w)
+	if errors.Is(err, ErrStop) {
+		t.asked, err = true, nil
+	}
+	return err
 }
 
 // samplesOfStep is the mean number of samples of a step.
@@ -703,10 +764,21 @@ func share(weight, total float64) float64 {
 	return 0
 }
 
-// complete finishes a parameter's gradient and calls OnReady.
+// complete finishes a parameter's gradient and hands it over.
 func (t *trainer[B]) complete(lo, hi int) {
 	t.sum.finish(t.last, lo, hi)
-	t.o.OnReady(lo, hi)
+	t.hand(lo, hi)
+}
+
+// hand gives a gradient that is complete on this rank to OnReady and then to the other
+// ranks.
+func (t *trainer[B]) hand(lo, hi int) {
+	if t.o.OnReady != nil {
+		t.o.OnReady(lo, hi)
+	}
+	if t.reduce != nil {
+		t.reduce.ready(lo)
+	}
 }
 
 // gather collects this rank's batches of a step of n, and returns the sum of the
@@ -828,7 +900,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 		err := hook(r)
 		switch {
 		case errors.Is(err, ErrStop):
-			asked = max(asked, stop)
+			asked = max(asked, finish)
 		case errors.Is(err, ErrPause):
 			asked = pause
 		default:
@@ -867,12 +939,7 @@ func (t *trainer[B]) closeEpoch(ctx context.Context) error {
 	if err := ask(t.o.OnEpoch); err != nil {
 		return err
 	}
-	if err := t.meet(asked); errors.Is(err, errInterrupted) {
-		return ErrStop
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return t.meet(asked)
 }
 
 func (t *trainer[B]) logEpoch(r Record) error {
@@ -904,7 +971,9 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	var val map[string]float64
 	err = ctx.Err()
 	if err == nil {
+		from := t.o.Timeline.now()
 		val, err = t.job.Validate(ctx, t.infer)
+		t.o.Timeline.span(trackTraining, "validation", from)
 	}
 	if err != nil && ctx.Err() == nil {
 		return false, fmt.Errorf("train: validation after epoch %d: %w", r.Epoch, err)
@@ -918,6 +987,15 @@ func (t *trainer[B]) validate(ctx context.Context, r *Record) (better bool, err 
 	}
 	r.Val = maps.Clone(val)
 	names := slices.Sorted(maps.Keys(r.Val))
+	if t.job.Metrics != nil {
+		var declared []string
+		for _, name := range t.job.Metrics {
+			declared = append(declared, strings.TrimPrefix(name, "-"))
+		}
+		if slices.Sort(declared); !slices.Equal(names, declared) {
+			return false, fmt.Errorf("train: validation gives %q, and Job.Metrics names %q", names, declared)
+		}
+	}
 	if err := t.takeFirst(r.Val, names); err != nil {
 		return false, err
 	}

@@ -339,6 +339,29 @@ func TestEarlyStopping(t *testing.T) {
 	}
 }
 
+// What a job says of its validation is known before the first step, and is held to what the validation gives.
+func TestMetrics(t *testing.T) {
+	for _, c := range []struct{ given, plan []string }{
+		{nil, []string{"mse"}},
+		{[]string{"mse", "-rows"}, []string{"mse", "-rows"}},
+		{[]string{"mse"}, nil},
+		{[]string{"mse", "rows", "columns"}, nil},
+	} {
+		job, o := newJob(16), newOptions()
+		job.Metrics = c.given
+		var plan Plan
+		o.OnStart = func(p Plan) error { plan = p; return nil }
+		_, err := Fit(t.Context(), job, o)
+		if c.plan == nil {
+			if err == nil || !strings.Contains(err.Error(), `validation gives ["mse" "rows"], and Job.Metrics names `) {
+				t.Errorf("%q: %v", c.given, err)
+			}
+		} else if err != nil || !slices.Equal(plan.Metrics, c.plan) {
+			t.Errorf("%q: %q, %v", c.given, plan.Metrics, err)
+		}
+	}
+}
+
 func TestPlateauLowersRate(t *testing.T) {
 	job, o := newJob(16), newOptions()
 	scripted(job, 5, 6, 6, 6, 6)

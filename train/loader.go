@@ -66,7 +66,9 @@ func (l *loader[B]) run(job *Job[B], o *Options, epoch, first int) {
 			case <-l.quit:
 				return
 			}
+			from := o.Timeline.now()
 			job.Load(b.data, part)
+			o.Timeline.span(trackLoading, "load", from)
 			b.samples = len(part)
 			l.full <- b
 		}

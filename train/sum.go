@@ -1,8 +1,6 @@
 package train
 
 import (
-	"math"
-
 	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/tensor"
 )
@@ -39,29 +37,4 @@ func (s *sum) finish(i, lo, hi int) {
 			b.Copy(g, s.levels[level].Slice(lo, hi), true)
 		}
 	}
-}
-
-// sumChunk is the number of gradients that pass through host memory at once.
-const sumChunk = 1 << 20
-
-// nothing is what a rank without a batch adds: -0, which changes no number,
-// while 0 would change -0.
-var nothing = float32(math.Copysign(0, -1))
-
-// sumRanks adds the gradients of all ranks.
-func (t *trainer[B]) sumRanks() error {
-	if t.size == 1 {
-		return nil
-	}
-	b, g := t.slab.Device().Backend(), t.slab.Grads()
-	for lo := 0; lo < g.N; lo += sumChunk {
-		part := g.Slice(lo, min(lo+sumChunk, g.N))
-		v := t.chunk[:part.N]
-		b.Download(v, part)
-		if err := t.world.Sum(v, nil); err != nil {
-			return err
-		}
-		b.Upload(part, v)
-	}
-	return nil
 }

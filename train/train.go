@@ -71,13 +71,19 @@ type Job[B any] struct {
 
 	// Validate scores the model; nil: no validation. It must reset the tape,
 	// which is in Infer mode, before each of its batches. An error ends the
-	// run.
+	// run. Every rank calls it, and its context is one of [WithWorld]: [Share]
+	// divides the batches among the ranks.
 	Validate func(ctx context.Context, tape *tensor.Tape) (map[string]float64, error)
 
 	// Metric names the entry of Validate's result that selects the best
 	// weights: the smallest value wins, or with a "-" before the name the
 	// largest. "" compares nothing: the last weights are kept.
 	Metric string
+
+	// Metrics names all entries of Validate's result, as Metric does: with a "-" before
+	// those of which more is better. Whoever compares runs by another one of them reads
+	// it in [Plan]. nil: only Metric is known beforehand.
+	Metrics []string
 }
 
 // Carry is the state of a slot of a job, which a checkpoint must hold.
@@ -107,6 +113,15 @@ type Run struct {
 	// alone. Every rank calls Fit with the same job and options. Rank 0 writes
 	// and shows progress; to resume, every rank reads Dir.
 	World World
+	// Compress lets gradients travel between ranks as bfloat16, half the bytes; what
+	// rounding loses is added in the next step. The law of World that ranks give the
+	// bits of one process does not hold then: the weights depend on the number of
+	// ranks. Checkpoints do not hold what is still to be added, so a resumed run does
+	// not give the bits of one that was not interrupted either. One rank ignores it.
+	Compress bool
+
+	// Timeline records what this rank does and when; nil: nothing.
+	Timeline *Timeline
 
 	// Device is where a task creates its network and trains it; nil: the CPU.
 	// [Fit] does not read it: it uses the device of the job's parameters.
@@ -139,8 +154,8 @@ type Hooks struct {
 
 	// OnStep is called after each optimizer step, also one that a scaler skipped.
 	// Return ErrStop to end the run as a limit does: the epoch is closed early,
-	// without an error; another error ends the run with it at once. Several ranks
-	// see the same losses, and must decide alike.
+	// without an error; another error ends the run with it at once. What one rank
+	// asks for, all do.
 	OnStep func(s Step) error
 
 	// Adjust is called once, before anything else, and may change the options that
@@ -151,8 +166,9 @@ type Hooks struct {
 	// OnReady is called once per parameter in each step, as soon as its
 	// gradient is complete and while the backward pass continues. [lo,hi) is
 	// its range in the slab's gradients, which then holds the sum over all
-	// batches of this rank, multiplied by the scale of the loss if there is one. The
-	// order of parameters is that of [tensor.Tape.OnReady].
+	// batches of this rank, multiplied by the scale of the loss if there is one; when
+	// it returns, the gradient is summed with those of the other ranks. The order of
+	// parameters is that of [tensor.Tape.OnReady].
 	OnReady func(lo, hi int)
 }
 
@@ -160,6 +176,7 @@ type Hooks struct {
 type Plan struct {
 	Epochs, Steps int         // to be done in all; 0: without that limit
 	Metric        string      // Job.Metric
+	Metrics       []string    // Job.Metrics, Metric at least
 	Weights       int         // numbers that are trained
 	History       []Record    // by epoch, those before a resume
 	Fingerprint   Fingerprint // Options.Fingerprint
@@ -177,6 +194,8 @@ type Step struct {
 	Samples   float64 // training samples of a step, the mean over an epoch
 	PerEpoch  int     // steps of an epoch
 	TapeBytes int64   // device memory that this rank's training tape holds
+
+	Exposed time.Duration // that this rank waited after its backward pass for the sums of all ranks' gradients
 }
 
 // AfterEpoch appends f to OnEpoch, for a task that monitors its own training.
@@ -254,7 +273,8 @@ type Options struct {
 	// part that differs.
 	Fingerprint Fingerprint
 
-	write func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
+	write  func(path string, ts []model.Tensor, meta map[string]string) error // model.WriteTensors
+	bucket int                                                                // gradients that travel between ranks together; 0: bucketSize
 }
 
 // ErrStop ends a run as a limit does, without an error, if a hook returns it.
@@ -306,10 +326,11 @@ type Result struct {
 	Steps       int      // optimizer steps done
 	Skipped     int      // of these, steps that an overflow of Float16 left out
 	ResumedAt   int      // the step this run was resumed at; 0 for a fresh one
-	Devices     []string // where the steps ran, in order, such as "cpu/avx512", or "cpu/avx512 bf16" with a precision other than float32: several for a run that was resumed elsewhere
+	Devices     []string // where the steps ran, in order, such as "cpu/avx512", "cpu/avx512 bf16" with a precision other than float32, "... with sums in bf16" with Compress: several for a run that was resumed elsewhere
 	Stopped     Stop
 	Interrupted bool          // by the context; the checkpoint, if any, continues from here
 	Elapsed     time.Duration // wall time, earlier parts of a resumed run included
+	Exposed     time.Duration // Σ Step.Exposed since the run was resumed
 }
 
 // Trained reports whether the slab holds weights that are worth keeping as a
@@ -390,7 +411,7 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
 		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
-		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("Accumulate must be a power of two with several ranks, got %d", o.Accumulate)},
+		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("accumulate must be a power of two with several ranks, got %d with %d; %d batches to a step can be had with %s", o.Accumulate, ranks, o.Accumulate*ranks, divisions(max(o.Accumulate, 1)*ranks))},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},
 		{(o.Schedule == nil) == (o.Plateau == nil), "exactly one of Schedule and Plateau must be set"},

@@ -2,10 +2,6 @@ package train
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"hash/crc32"
-	"slices"
 	"time"
 )
 
@@ -14,7 +10,7 @@ import (
 // accumulate A batches train exactly as one process that accumulates R·A: the
 // weights, the history and the checkpoints are equal bit for bit, and a run may
 // resume with another R and A of the same product. A must be a power of two,
-// the job must have no Carry, and all ranks must use the same kernel set.
+// and all ranks must use the same program, kernel set, settings and data.
 //
 // The batches of a step are numbered across all ranks: rank r takes r·A up to
 // (r+1)·A of each step. Data order and dropout depend on these numbers, and so
@@ -80,38 +76,14 @@ func (r *Run) Ranks() int { return r.world().Size() }
 // 0.
 func (r *Run) Writes() bool { return r.Dir != "" && r.world().Rank() == 0 }
 
-// agree checks that all ranks begin with the same weights, settings and step.
-func (t *trainer[B]) agree() error {
-	if t.size == 1 {
-		return nil
-	}
-	text, err := json.Marshal([]any{t.Settings, t.Fingerprint})
-	if err != nil {
-		return err
-	}
-	text = append(text, t.slab.Device().Name()...)
-	sum := checksum(string(text), vectors(nil, "", t.slab, t.slab.Values()))
-	// 32 bits are a whole number of float64.
-	own := []float64{float64(crc32.Checksum([]byte(sum), castagnoli)), float64(t.Step)}
-	all := make([]float64, len(own)*t.size)
-	if err := t.world.Gather(own, all); err != nil {
-		return err
-	}
-	for rank := range t.size {
-		if their := all[rank*len(own):][:len(own)]; !slices.Equal(their, all[:len(own)]) {
-			return fmt.Errorf("train: rank %d has other settings, data or weights, another kernel set or another checkpoint than rank 0: start all ranks alike", rank)
-		}
-	}
-	return nil
-}
-
 // wish is what a rank wants of all.
 type wish int
 
 const (
-	goOn wish = iota
-	stop
-	pause
+	goOn   wish = iota
+	finish      // as a limit does
+	stop        // at once
+	pause       // likewise, with ErrPause
 )
 
 // wishOf is stop or pause if ctx is cancelled, or this rank's own context.
@@ -129,12 +101,11 @@ func wishOf(ctx context.Context) wish {
 }
 
 // meet tells all ranks, before each step and at the end of an epoch, the time on rank
-// 0's clock and what each wishes. It returns errInterrupted or ErrPause if one of them
-// does not wish to go on.
+// 0's clock and what each wishes. If one of them does not wish to go on, it returns
+// ErrStop, errInterrupted or ErrPause.
 func (t *trainer[B]) meet(w wish) error {
 	own, all := t.meeting[:2], t.meeting[2:]
-	own[0], own[1] = float64(max(w, t.wish)), t.elapsed().Seconds()
-	t.wish = goOn
+	own[0], own[1] = float64(w), t.elapsed().Seconds()
 	if err := t.world.Gather(own, all); err != nil {
 		return err
 	}
@@ -142,13 +113,7 @@ func (t *trainer[B]) meet(w wish) error {
 	for i := 0; i < len(all); i += 2 {
 		w = max(w, wish(all[i]))
 	}
-	switch w {
-	case stop:
-		return errInterrupted
-	case pause:
-		return ErrPause
-	}
-	return nil
+	return [...]error{goOn: nil, finish: ErrStop, stop: errInterrupted, pause: ErrPause}[min(w, pause)]
 }
 
 // clock returns the wall time used by limits and schedules, the same on all

@@ -12,8 +12,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/carousel-ml/carousel/internal/cpu"
+	"github.com/carousel-ml/carousel/internal/device/forwardtest"
+	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/model"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
@@ -90,6 +95,8 @@ type outcome struct {
 	history string
 	stopped train.Stop
 	steps   int
+	devices string
+	exposed time.Duration
 }
 
 func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
@@ -104,7 +111,7 @@ func outcomeOf(job *train.Job[ragged], r *train.Result) outcome {
 		h[i].Seconds = 0
 	}
 	text, _ := json.Marshal(h)
-	o.history, o.stopped, o.steps = string(text), r.Stopped, r.Steps
+	o.history, o.stopped, o.steps, o.devices, o.exposed = string(text), r.Stopped, r.Steps, strings.Join(r.Devices, ", "), r.Exposed
 	return o
 }
 
@@ -358,8 +365,8 @@ func TestRanksResume(t *testing.T) {
 func TestRanksThatFail(t *testing.T) {
 	broken := errors.New("broken")
 	for want, prepare := range map[string]func(m member){
-		"rank 1 has other settings": func(m member) { m.o.Seed = uint64(m.rank) },
-		"or weights": func(m member) {
+		"rank 1 has seed 1, rank 0 has 0": func(m member) { m.o.Seed = uint64(m.rank) },
+		"rank 1 begins with other weights": func(m member) {
 			if m.rank == 1 {
 				m.job.Slab.Lookup("head.bias").Write([]float32{3})
 			}
@@ -401,6 +408,228 @@ func TestRanksThatFail(t *testing.T) {
 				t.Errorf("rank %d: got %v, want %q", rank, err, want)
 			}
 		}
+	}
+}
+
+// A rank that differs from rank 0 is named on every rank, with what differs, before
+// anything is written.
+func TestRanksDiffer(t *testing.T) {
+	print := func(text, lr string) train.Fingerprint {
+		return train.Fingerprint{Settings: map[string]string{"lr": lr}, Data: map[string]string{"training text": text}}
+	}
+	elsewhere := tensor.NewDevice(forwardtest.New(cpu.New(simd.Best())))
+	for want, spoil := range map[string]func(m member){
+		"rank 1 has lr 0.2, rank 0 has 0.1; give all ranks the same settings":        func(m member) { m.o.Fingerprint = print("a", "0.2") },
+		"rank 1 has other data than rank 0: training text; give all ranks":           func(m member) { m.o.Fingerprint = print("b", "0.1") },
+		"rank 1 computes with forward:cpu/":                                          func(m member) { read(m, false, elsewhere) },
+		"rank 1 has epochs: 5, rank 0 has 4":                                         func(m member) { m.o.Epochs = 5 },
+		"rank 1 has steps: 9, rank 0 has 0":                                          func(m member) { m.o.Steps = 9 },
+		"rank 1 has accumulate: 1, rank 0 has 2":                                     func(m member) { m.o.Accumulate = 1 },
+		"rank 1 has learning rate at step 1: 0.01, rank 0 has 0.0099390":             func(m member) { m.o.Schedule = optim.Constant(1e-2) },
+		"rank 1 has sums in bf16: yes, rank 0 has no":                                func(m member) { m.o.Compress = true },
+		"rank 1 has resuming: yes, rank 0 has no":                                    func(m member) { m.o.Resume = true },
+		"rank 1 has samples 7, rank 0 has 41":                                        func(m member) { m.job.Samples = 7 },
+		"rank 1 begins with other weights than rank 0; start all ranks with the":     func(m member) { m.job.Slab.Lookup("head.bias").Write([]float32{3}) },
+		"rank 1 has carried state: yes, rank 0 has no; give all ranks the same":      func(m member) { remembering(m, 4) },
+		"rank 1 has an output directory: no, rank 0 has yes; give all ranks the sam": func(m member) { m.o.Dir = "" },
+	} {
+		dir := t.TempDir()
+		_, errs := together(t, 3, 2, func(m member) {
+			m.o.Dir, m.o.Fingerprint = dir, print("a", "0.1")
+			if m.rank == 1 {
+				spoil(m)
+			}
+		})
+		for rank, err := range errs {
+			if err == nil || !strings.Contains(err.Error(), want) || err.Error() != errs[0].Error() || strings.Contains(err.Error(), "\n") {
+				t.Errorf("rank %d: got %v, want %q", rank, err, want)
+			}
+		}
+		if train.HasCheckpoint(dir) {
+			t.Errorf("%s: a checkpoint was written", want)
+		}
+	}
+}
+
+// A rank that does not see rank 0's checkpoint, or sees another, is named; so are the
+// numbers of ranks that can go on from it.
+func TestRanksSeeOneCheckpoint(t *testing.T) {
+	run := func(ranks, accumulate, steps int, prepare func(m member)) []error {
+		_, errs := together(t, ranks, accumulate, func(m member) {
+			m.o.Steps, m.o.Resume = steps, true
+			prepare(m)
+		})
+		return errs
+	}
+	dir, other, empty := t.TempDir(), t.TempDir(), t.TempDir()
+	run(2, 2, 3, func(m member) { m.o.Dir = dir })
+	run(2, 2, 2, func(m member) { m.o.Dir = other })
+	for _, c := range []struct {
+		zero, two string
+		want      string
+	}{
+		{dir, empty, "rank 2 goes on from step 0, rank 0 from step 3; let all ranks see the directory"},
+		{empty, dir, "rank 1 goes on from step 3, rank 0 from step 0; let all ranks see the directory"},
+		{dir, other, "rank 2 goes on from step 2, rank 0 from step 3; let all ranks see the directory"},
+	} {
+		for rank, err := range run(4, 1, 4, func(m member) {
+			m.o.Dir = c.zero
+			if m.rank == 2 || m.rank == 1 && c.zero == empty {
+				m.o.Dir = c.two
+			}
+		}) {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("rank %d: got %v, want %q", rank, err, c.want)
+			}
+		}
+	}
+	const want = "made with accumulate x ranks 4, this run has 6; resume with 1 rank with accumulate 4, 2 with 2 or 4 with 1, or start"
+	for rank, err := range run(3, 2, 4, func(m member) { m.o.Dir = dir }) {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("rank %d: got %v, want %q", rank, err, want)
+		}
+	}
+	if errs := run(4, 1, 4, func(m member) { m.o.Dir = dir }); errors.Join(errs...) != nil {
+		t.Error(errs)
+	}
+}
+
+// mortal is a world in which this rank dies at a call.
+type mortal struct {
+	train.World
+	left atomic.Int64
+}
+
+var errKilled = errors.New("killed")
+
+func (m *mortal) die() error {
+	if m.left.Add(-1) == 0 {
+		m.Abort(errKilled)
+		return errKilled
+	}
+	return nil
+}
+
+func (m *mortal) Sum(v, residual []float32) error {
+	return errors.Join(m.die(), m.World.Sum(v, residual))
+}
+
+func (m *mortal) Gather(own, all []float64) error {
+	return errors.Join(m.die(), m.World.Gather(own, all))
+}
+
+func (m *mortal) Share(own []byte) ([][]byte, error) {
+	err := m.die()
+	all, also := m.World.Share(own)
+	return all, errors.Join(err, also)
+}
+
+// Whichever rank dies at whichever call, all ranks end with an error that names it, and
+// what is left in the directory goes on to the bits of a run in which nobody died.
+func TestAnyRankMayDie(t *testing.T) {
+	run := func(dir string, at, victim int) ([]outcome, []error) {
+		return together(t, 2, 2, func(m member) {
+			remembering(m, 4)
+			m.o.Dir, m.o.Resume, m.o.Epochs, m.o.CheckpointEvery = dir, true, 2, 2
+			train.SetBucket(m.o, 300)
+			if m.rank == victim {
+				w := &mortal{World: m.o.World}
+				w.left.Store(int64(at))
+				m.o.World = w
+			}
+		})
+	}
+	whole := t.TempDir()
+	want, errs := run(whole, 0, 0)
+	if errors.Join(errs...) != nil {
+		t.Fatal(errs)
+	}
+	checkpoint := lastCheckpoint(t, whole)
+	died, resumed := 0, 0
+	for at := 1; ; at += 3 { // odd, so that the victims take turns
+		dir, victim := t.TempDir(), at%2
+		_, errs := run(dir, at, victim)
+		if errors.Join(errs...) == nil {
+			break
+		}
+		died++
+		for rank, err := range errs {
+			name := fmt.Sprintf("rank %d ended the run", victim)
+			if !errors.Is(err, errKilled) || rank != victim && !strings.Contains(err.Error(), name) {
+				t.Errorf("call %d of rank %d: rank %d ends with %v", at, victim, rank, err)
+			}
+		}
+		if train.HasCheckpoint(dir) {
+			resumed++
+		}
+		got, errs := run(dir, 0, 0)
+		if errors.Join(errs...) != nil {
+			t.Fatalf("after call %d of rank %d: %v", at, victim, errs)
+		}
+		if !slices.Equal(got[0].bits, want[0].bits) || lastCheckpoint(t, dir) != checkpoint {
+			t.Errorf("after call %d of rank %d the run goes on otherwise", at, victim)
+		}
+	}
+	if died < 15 || resumed < died-2 {
+		t.Errorf("%d deaths, %d of them with a checkpoint", died, resumed)
+	}
+}
+
+// A rank that panics leaves none waiting.
+func TestRankPanics(t *testing.T) {
+	for name, spoil := range map[string]func(m member){
+		"validation": func(m member) {
+			m.job.Validate = func(context.Context, *tensor.Tape) (map[string]float64, error) { panic("boom") }
+		},
+		"loss": func(m member) {
+			inner, calls := m.job.Loss, 0
+			m.job.Loss = func(tape *tensor.Tape, b *ragged) *tensor.Tensor {
+				if calls++; calls == 4 {
+					panic("boom")
+				}
+				return inner(tape, b)
+			}
+		},
+		"the pass": func(m member) {
+			calls := 0
+			m.o.OnReady = func(lo, hi int) {
+				if calls++; calls == len(m.job.Slab.Params)+3 { // while sums are under way
+					panic("boom")
+				}
+			}
+		},
+		"loading": func(m member) {
+			inner, calls := m.job.Load, 0
+			m.job.Load = func(b *ragged, samples []int) {
+				if calls++; calls == 4 {
+					panic("boom")
+				}
+				inner(b, samples)
+			}
+		},
+	} {
+		worlds := traintest.Worlds(2)
+		var all sync.WaitGroup
+		all.Go(func() {
+			job, o := newRagged(), raggedOptions()
+			o.World = worlds[0]
+			if _, err := train.Fit(t.Context(), job, o); err == nil || !strings.Contains(err.Error(), "rank 1 ended the run: it panicked") {
+				t.Errorf("%s: rank 0 ends with %v", name, err)
+			}
+		})
+		all.Go(func() {
+			defer func() {
+				if p := recover(); p != "boom" {
+					t.Errorf("%s: rank 1 panics with %v", name, p)
+				}
+			}()
+			job, o := newRagged(), raggedOptions()
+			o.World = worlds[1]
+			spoil(member{t, 1, job, o, nil})
+			_, err := train.Fit(t.Context(), job, o)
+			t.Errorf("%s: rank 1 ends with %v", name, err)
+		})
+		all.Wait()
 	}
 }
 
@@ -544,6 +773,27 @@ func TestRanksStopTogether(t *testing.T) {
 					return train.ErrStop
 				}
 				return nil
+			}
+		}},
+		"step": {train.StopAsked, func(m member) {
+			if m.rank == 1 {
+				m.o.OnStep = func(s train.Step) error {
+					if s.Step == 5 {
+						return train.ErrStop
+					}
+					return nil
+				}
+			}
+		}},
+		"last step of an epoch": {train.StopAsked, func(m member) {
+			m.o.ValidateEvery = 3
+			if m.rank == 1 {
+				m.o.OnStep = func(s train.Step) error {
+					if s.Step == 6 {
+						return train.ErrStop
+					}
+					return nil
+				}
 			}
 		}},
 		"time of rank 0": {train.StopTime, func(m member) {

@@ -28,10 +28,10 @@ type history struct {
 	trials []*past
 }
 
-// history returns what is known by the results of the pieces before seen, if n pieces exist.
-func (s *Study) history(n, seen int) *history {
+// history returns what is known by the results of the first pieces of a list, as many as are seen.
+func (s *Study) history(list []*Piece, seen int) *history {
 	h := &history{study: s}
-	for _, p := range s.pieces[:n] {
+	for i, p := range list {
 		if p.State == Idle {
 			continue
 		}
@@ -40,7 +40,7 @@ func (s *Study) history(n, seen int) *history {
 		}
 		t := h.trials[p.Trial]
 		t.pieces++
-		if p.N >= seen || !p.Finished() {
+		if i >= seen || !p.Finished() {
 			t.state = Running
 			continue
 		}
@@ -107,6 +107,7 @@ func (s *Study) excess(v Values, measures map[string]float64) (sum float64) {
 // A Record is a trial as it stands.
 type Record struct {
 	Number   int                `json:"number"`             // counted from 0
+	Seed     int                `json:"-"`                  // above 0: of a repeat
 	Values   Values             `json:"params"`             // by name; those of parameters that are not used in the trial are absent
 	Value    *float64           `json:"value"`              // the first objective: of a trial that was pruned or is paused where it stands; null if there is none
 	Results  []float64          `json:"values,omitempty"`   // all objectives
@@ -124,7 +125,12 @@ type Record struct {
 func (s *Study) Losses(r *Record) []float64 { return s.Options.losses(r.Results) }
 
 // Trials returns all trials by number, with what is known of those at work.
-func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
+func (s *Study) Trials(ctx context.Context) ([]*Record, error) { return s.records(ctx, false) }
+
+// Repeats returns the repeats of trials in the order in which they were begun: their Number is that of the trial, and Seed says which one it is.
+func (s *Study) Repeats(ctx context.Context) ([]*Record, error) { return s.records(ctx, true) }
+
+func (s *Study) records(ctx context.Context, repeats bool) ([]*Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(ctx); err != nil {
@@ -135,14 +141,16 @@ func (s *Study) Trials(ctx context.Context) ([]*Record, error) {
 		return nil, err
 	}
 	var list []*Record
+	of := map[run]*Record{}
 	for _, p := range s.pieces {
-		if p.State == Idle {
+		if p.State == Idle || (p.Seed > 0) != repeats {
 			continue
 		}
-		if p.Trial == len(list) {
-			list = append(list, &Record{Number: p.Trial, Values: p.Values, Origin: p.Origin})
+		r := of[p.run()]
+		if r == nil {
+			r = &Record{Number: p.Trial, Seed: p.Seed, Values: p.Values, Origin: p.Origin}
+			of[p.run()], list = r, append(list, r)
 		}
-		r := list[p.Trial]
 		for _, q := range p.Points {
 			r.Curve = append(slices.DeleteFunc(r.Curve, func(x Point) bool { return x.At >= q.At }), q)
 			r.Steps = cmp.Or(q.Steps, q.At)

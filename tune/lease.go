@@ -62,7 +62,7 @@ func (t *Trial) Save(ctx context.Context, checkpoint []byte) error {
 
 // Saved returns what was saved last of the trial, in this piece or an earlier one, by any worker; nil if nothing was.
 func (t *Trial) Saved(ctx context.Context) ([]byte, error) {
-	return t.study.store.Restore(ctx, t.Number)
+	return t.study.store.Restore(ctx, t.Number, t.Seed)
 }
 
 // Resume says that the work goes on from what was saved after at units of the resource, which may be more

@@ -108,17 +108,9 @@ func (s *Study) promote(h *history) (trial, from, until int, ok bool) {
 		for b := range most - level {
 			rungs := o.rungs(b)
 			at := rungs[level]
-			var there []*past
-			for _, t := range h.trials {
-				if brackets[t.number] == b && !math.IsNaN(o.atRung(t.curve, at)) {
-					there = append(there, t)
-				}
-			}
-			slices.SortStableFunc(there, func(x, y *past) int {
-				return compareLoss(o.atRung(x.curve, at), o.atRung(y.curve, at))
-			})
+			there := h.cameTo(at, func(t *past) bool { return brackets[t.number] == b })
 			for _, t := range there[:len(there)/o.Reduction] {
-				if t.state == Paused && t.curve[len(t.curve)-1].At == at {
+				if t.waits(at) {
 					until := 0
 					if level+1 < len(rungs) {
 						until = rungs[level+1]
@@ -130,6 +122,56 @@ func (s *Study) promote(h *history) (trial, from, until int, ok bool) {
 	}
 	return 0, 0, 0, false
 }
+
+// hopeless returns the paused trials that are never promoted, whatever becomes of the others, if no more than Options.Trials
+// are begun. The rank of a trial at its rung only falls, and of those that can still come there one in Reduction goes on.
+func (s *Study) hopeless(h *history) map[int]bool {
+	o, list := &s.Options, map[int]bool{}
+	if !o.promotes() || o.Trials == 0 {
+		return list
+	}
+	most, brackets := len(o.rungs(0)), o.brackets(max(o.Trials, len(h.trials)))
+	for b := range most {
+		for _, at := range o.rungs(b) {
+			there := h.cameTo(at, func(t *past) bool { return brackets[t.number] == b })
+			coming := 0
+			for number, of := range brackets {
+				switch {
+				case of != b:
+				case number >= len(h.trials):
+					coming++
+				case math.IsNaN(o.atRung(h.trials[number].curve, at)):
+					if t := h.trials[number]; t.state == Running || t.state == Paused && !list[number] {
+						coming++
+					}
+				}
+			}
+			for rank, t := range there {
+				if t.waits(at) && rank >= (len(there)+coming)/o.Reduction {
+					list[t.number] = true
+				}
+			}
+		}
+	}
+	return list
+}
+
+// cameTo returns the trials of a bracket that have come to a rung, the best there first.
+func (h *history) cameTo(at int, inBracket func(t *past) bool) (list []*past) {
+	o := &h.study.Options
+	for _, t := range h.trials {
+		if inBracket(t) && !math.IsNaN(o.atRung(t.curve, at)) {
+			list = append(list, t)
+		}
+	}
+	slices.SortStableFunc(list, func(x, y *past) int {
+		return compareLoss(o.atRung(x.curve, at), o.atRung(y.curve, at))
+	})
+	return list
+}
+
+// waits reports whether the trial is paused at a rung.
+func (t *past) waits(at int) bool { return t.state == Paused && t.curve[len(t.curve)-1].At == at }
 
 func compareLoss(a, b float64) int {
 	switch {

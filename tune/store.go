@@ -35,7 +35,8 @@ type Point struct {
 type Piece struct {
 	N      int    `json:"n"`
 	Trial  int    `json:"trial"`            // -1 if Idle
-	Values Values `json:"values,omitempty"` // of a trial that begins
+	Seed   int    `json:"seed,omitempty"`   // above 0: a repeat of the trial with another seed
+	Values Values `json:"values,omitempty"` // of a trial that begins, and of a repeat
 	Origin string `json:"origin,omitempty"` // where they come from: "default", "enqueued", "startup" or the sampler
 	From   int    `json:"from"`             // units of the resource that the trial has behind it
 	Until  int    `json:"until"`            // where the piece ends; 0: where the trial does
@@ -93,30 +94,31 @@ type Store interface {
 	Renew(ctx context.Context, n, epoch int, lease time.Duration) error
 	// Report adds a point to a piece, in place of those of the same At or beyond: work done again after a loss.
 	Report(ctx context.Context, n, epoch int, p Point) error
-	// Checkpoint keeps what the trial of piece n goes on from, in place of an earlier one. nil removes it.
+	// Checkpoint keeps what the trial of piece n goes on from, in place of an earlier one, or the repeat that it is. nil removes it.
 	Checkpoint(ctx context.Context, n, epoch int, blob []byte) error
-	// Restore returns the last checkpoint of a trial, nil if there is none.
-	Restore(ctx context.Context, trial int) ([]byte, error)
+	// Restore returns the last checkpoint of a trial, or of its repeat with a seed above 0; nil if there is none.
+	Restore(ctx context.Context, trial, seed int) ([]byte, error)
 	// Finish ends a piece: its State, Result, Measures, Error and Seconds are taken from p, and its
-	// epoch must be p.Epoch. If discard is set, the trial's checkpoint is removed in the same transaction.
+	// epoch must be p.Epoch. If discard is set, the checkpoint of its trial or repeat is removed in the same transaction.
 	Finish(ctx context.Context, p *Piece, discard bool) error
+	// Discard removes the checkpoints of the trials whose last pieces these are. A trial of which another piece has
+	// begun since keeps its own: somebody goes on from it.
+	Discard(ctx context.Context, pieces []int) error
 
 	// Enqueue adds values that are to be tried next; Queue returns all that were added, in order.
 	Enqueue(ctx context.Context, v Values) error
 	Queue(ctx context.Context) ([]Values, error)
 
 	// Set keeps a text under a name, and Get returns it, "" if there is none: what is known beside the trials,
-	// such as repeats of the best ones. If Set is given what was there, it fails with ErrTaken if that is not so.
+	// such as why the work has ended. Set is given what was there, and fails with ErrTaken if that is not so.
 	Set(ctx context.Context, name, old, text string) error
 	Get(ctx context.Context, name string) (string, error)
-	// Names returns the names of all texts that begin with a prefix, in order.
-	Names(ctx context.Context, prefix string) ([]string, error)
 
 	Close() error
 }
 
 // NewMemory returns a store that lives as long as the process.
-func NewMemory() Store { return &memory{texts: map[string]string{}, blobs: map[int][]byte{}} }
+func NewMemory() Store { return &memory{texts: map[string]string{}, blobs: map[run][]byte{}} }
 
 type memory struct {
 	mu       sync.Mutex
@@ -127,8 +129,13 @@ type memory struct {
 	revision int64
 	queue    []Values
 	texts    map[string]string
-	blobs    map[int][]byte // by trial
+	blobs    map[run][]byte
 }
+
+// run is a trial, or with a seed above 0 a repeat of it.
+type run struct{ trial, seed int }
+
+func (p *Piece) run() run { return run{p.Trial, p.Seed} }
 
 func (m *memory) lock() func() { m.mu.Lock(); return m.mu.Unlock }
 
@@ -232,14 +239,14 @@ func (m *memory) Checkpoint(_ context.Context, n, epoch int, blob []byte) error 
 	defer m.lock()()
 	p, err := m.held(n, epoch)
 	if err == nil {
-		m.blobs[p.Trial] = blob
+		m.blobs[p.run()] = blob
 	}
 	return err
 }
 
-func (m *memory) Restore(_ context.Context, trial int) ([]byte, error) {
+func (m *memory) Restore(_ context.Context, trial, seed int) ([]byte, error) {
 	defer m.lock()()
-	return m.blobs[trial], nil
+	return m.blobs[run{trial, seed}], nil
 }
 
 func (m *memory) Finish(_ context.Context, p *Piece, discard bool) error {
@@ -250,9 +257,23 @@ func (m *memory) Finish(_ context.Context, p *Piece, discard bool) error {
 	}
 	one.State, one.Result, one.Measures, one.Error, one.Seconds = p.State, p.Result, p.Measures, p.Error, p.Seconds
 	if discard {
-		delete(m.blobs, one.Trial)
+		delete(m.blobs, one.run())
 	}
 	m.touch(p.N)
+	return nil
+}
+
+func (m *memory) Discard(_ context.Context, pieces []int) error {
+	defer m.lock()()
+	last := map[run]int{}
+	for n, p := range m.pieces {
+		last[p.run()] = n
+	}
+	for _, n := range pieces {
+		if one := m.pieces[n].run(); last[one] == n {
+			delete(m.blobs, one)
+		}
+	}
 	return nil
 }
 
@@ -281,17 +302,6 @@ func (m *memory) Set(_ context.Context, name, old, text string) error {
 func (m *memory) Get(_ context.Context, name string) (string, error) {
 	defer m.lock()()
 	return m.texts[name], nil
-}
-
-func (m *memory) Names(_ context.Context, prefix string) (list []string, err error) {
-	defer m.lock()()
-	for name := range m.texts {
-		if len(name) >= len(prefix) && name[:len(prefix)] == prefix {
-			list = append(list, name)
-		}
-	}
-	slices.Sort(list)
-	return list, nil
 }
 
 func (m *memory) Close() error { return nil }

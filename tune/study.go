@@ -66,9 +66,10 @@ type Study struct {
 	worker string
 	lease  time.Duration
 
-	mu       sync.Mutex
-	pieces   []*Piece
-	revision int64
+	mu        sync.Mutex
+	pieces    []*Piece // by N
+	revision  int64
+	discarded map[int]bool // pieces whose checkpoints are gone
 }
 
 // New returns a study in memory.
@@ -103,7 +104,7 @@ func Open(ctx context.Context, store Store, h *Header, space *Space) (*Study, er
 	if err != nil {
 		return nil, err
 	}
-	s := &Study{Space: space, Options: h.Options, store: store, worker: workerName(), lease: leaseTime}
+	s := newStudy(space, h.Options, store)
 	if s.Options.Sampler == "grid" {
 		err = space.checkGrid()
 	}
@@ -124,7 +125,11 @@ func Load(ctx context.Context, store Store) (*Study, *Header, error) {
 	if err := o.fill(); err != nil {
 		return nil, nil, err
 	}
-	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime}, h, nil
+	return newStudy(space, o, store), h, nil
+}
+
+func newStudy(space *Space, o Options, store Store) *Study {
+	return &Study{Space: space, Options: o, store: store, worker: workerName(), lease: leaseTime, discarded: map[int]bool{}}
 }
 
 // Store returns the store of the study.
@@ -207,6 +212,7 @@ func firstDifference(a, b string) (string, string) {
 // A Trial is a piece of work in the hands of a worker.
 type Trial struct {
 	Number int
+	Seed   int // above 0: this is a repeat with another seed, see Study.Repeat
 	Values Values
 	// From is the resource that the trial has behind it, above 0 if it goes on from its checkpoint;
 	// Until is where it is to pause, 0 if it is to be completed.
@@ -228,7 +234,7 @@ func (t *Trial) Int(name string) int { x, _ := t.Values[name].(int); return x }
 // Choice returns the value of a Choice parameter, "" if it is not used in the trial.
 func (t *Trial) Choice(name string) string { x, _ := t.Values[name].(string); return x }
 
-// Ask returns the next piece of work: first one whose worker was lost, then a new one. It does not
+// Ask returns the next piece of work: first one whose worker was lost, be it a repeat, then a new one. It does not
 // wait: the error is ErrWait if unfinished pieces stand in the way, and ErrDone at the end.
 func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 	s.mu.Lock()
@@ -245,19 +251,14 @@ func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 			if n >= len(s.pieces) {
 				continue // added since the refresh
 			}
-			err := s.store.Steal(ctx, n, s.pieces[n].Epoch, s.worker, s.lease)
-			if errors.Is(err, ErrTaken) {
-				continue
+			if t, err := s.takeOver(ctx, n); t != nil || err != nil {
+				return t, err
 			}
-			if err == nil {
-				err = s.refresh(ctx)
-			}
-			if err != nil {
-				return nil, err
-			}
-			return s.trial(s.pieces[n]), nil
 		}
 		p, err := s.next(ctx)
+		if errors.Is(err, ErrDone) {
+			err = cmp.Or(s.discard(ctx, s.paused()), err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -270,6 +271,66 @@ func (s *Study) Ask(ctx context.Context) (*Trial, error) {
 				return nil, err
 			}
 			return s.trial(s.pieces[p.N]), nil
+		}
+	}
+}
+
+// takeOver takes a piece whose worker was lost; nil if another worker was faster.
+func (s *Study) takeOver(ctx context.Context, n int) (*Trial, error) {
+	err := s.store.Steal(ctx, n, s.pieces[n].Epoch, s.worker, s.lease)
+	if errors.Is(err, ErrTaken) {
+		return nil, nil
+	}
+	if err == nil {
+		err = s.refresh(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.trial(s.pieces[n]), nil
+}
+
+// Repeat returns a repeat of a trial with another seed, 1 or more: the trial anew from its beginning to its end. Repeats say
+// how far a result is luck; no trial follows from them, so it does not matter to a study when they are made. Each is made once, by whoever
+// asks first: the error is ErrWait while another worker has it, and ErrDone when it is finished.
+func (s *Study) Repeat(ctx context.Context, trial, seed int) (*Trial, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+		of := func(seed int) int {
+			return slices.IndexFunc(s.pieces, func(p *Piece) bool { return p.Trial == trial && p.Seed == seed })
+		}
+		switch n := of(seed); {
+		case of(0) < 0:
+			return nil, fmt.Errorf("there is no trial %d to repeat", trial)
+		case n < 0:
+			p := &Piece{N: len(s.pieces), Trial: trial, Seed: seed, Values: s.pieces[of(0)].Values, Worker: s.worker, State: Running}
+			switch err := s.store.Add(ctx, p, s.lease); {
+			case errors.Is(err, ErrTaken): // another piece has become this one
+				continue
+			case err != nil:
+				return nil, err
+			}
+			if err := s.refresh(ctx); err != nil {
+				return nil, err
+			}
+			return s.trial(s.pieces[p.N]), nil
+		case s.pieces[n].Finished():
+			return nil, ErrDone
+		default:
+			lost, err := s.store.Expired(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if slices.Contains(lost, n) {
+				if t, err := s.takeOver(ctx, n); t != nil || err != nil {
+					return t, err
+				}
+			}
+			return nil, ErrWait
 		}
 	}
 }
@@ -293,7 +354,21 @@ func (s *Study) Next(ctx context.Context) (*Trial, error) {
 func (s *Study) working() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.pieces, func(p *Piece) bool { return p.State == Running })
+	return slices.ContainsFunc(s.sequence(), func(p *Piece) bool { return p.State == Running })
+}
+
+// sequence is the pieces that decisions look at, which repeats are not among: a study that goes on after they were made goes on as if they had
+// not been.
+func (s *Study) sequence() []*Piece {
+	return slices.DeleteFunc(slices.Clone(s.pieces), func(p *Piece) bool { return p.Seed > 0 })
+}
+
+// seen is the number of pieces whose results the decision on the n-th of the sequence knows.
+func (s *Study) seen(n int) int {
+	if s.Options.Asynchronous {
+		return n
+	}
+	return max(0, n-s.Options.Lag)
 }
 
 const (
@@ -320,19 +395,17 @@ func (s *Study) refresh(ctx context.Context) error {
 
 // next decides what the next piece is.
 func (s *Study) next(ctx context.Context) (*Piece, error) {
-	n := len(s.pieces)
-	seen := max(0, n-s.Options.Lag) // results of pieces before this one are known
-	if s.Options.Asynchronous {
-		seen = n
-	} else if slices.ContainsFunc(s.pieces[:seen], func(p *Piece) bool { return !p.Finished() }) {
+	list := s.sequence()
+	seen := s.seen(len(list))
+	if !s.Options.Asynchronous && slices.ContainsFunc(list[:seen], func(p *Piece) bool { return !p.Finished() }) {
 		return nil, ErrWait
 	}
 	queue, err := s.store.Queue(ctx)
 	if err != nil {
 		return nil, err
 	}
-	h := s.history(n, seen)
-	p := &Piece{N: n, Worker: s.worker, State: Running}
+	h := s.history(list, seen)
+	p := &Piece{N: len(s.pieces), Worker: s.worker, State: Running}
 	if trial, from, until, ok := s.promote(h); ok {
 		p.Trial, p.From, p.Until = trial, from, until
 		return p, nil
@@ -346,10 +419,10 @@ func (s *Study) next(ctx context.Context) (*Piece, error) {
 	}
 	switch {
 	case s.Options.Asynchronous || !s.Options.promotes():
-		if slices.ContainsFunc(s.pieces, func(p *Piece) bool { return !p.Finished() }) { // and its worker may be lost
+		if slices.ContainsFunc(list, func(p *Piece) bool { return !p.Finished() }) { // and its worker may be lost
 			return nil, ErrWait
 		}
-	case slices.ContainsFunc(s.pieces[seen:], func(p *Piece) bool { return p.State != Idle }): // a trial may go on by their results
+	case slices.ContainsFunc(list[seen:], func(p *Piece) bool { return p.State != Idle }): // a trial may go on by their results
 		p.Trial, p.State = -1, Idle
 		return p, nil
 	}
@@ -402,12 +475,14 @@ func (s *Study) begin(h *history, queue []Values) (Values, string, error) {
 
 // trial puts a piece into a worker's hands.
 func (s *Study) trial(p *Piece) *Trial {
-	seen := max(0, p.N-s.Options.Lag)
-	if s.Options.Asynchronous {
-		seen = p.N
+	t := &Trial{Number: p.Trial, Seed: p.Seed, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s, lease: s.lease}
+	if p.Seed > 0 {
+		t.curve = slices.Clone(p.Points)
+		return t
 	}
-	h := s.history(p.N, seen)
-	t := &Trial{Number: p.Trial, Values: p.Values, From: p.From, Until: p.Until, Piece: p, study: s, lease: s.lease}
+	list := s.sequence()
+	list = list[:slices.Index(list, p)]
+	h := s.history(list, s.seen(len(list)))
 	if p.Trial < len(h.trials) {
 		t.Values, t.curve = h.trials[p.Trial].values, slices.Clone(h.trials[p.Trial].curve)
 	}
@@ -424,6 +499,9 @@ func (t *Trial) Report(ctx context.Context, at, steps int, values ...float64) (s
 	defer t.study.mu.Unlock()
 	if err := t.study.checkValues(values); err != nil {
 		return false, err
+	}
+	if at <= t.From { // its checkpoint is gone, and it goes the same way again
+		return false, nil
 	}
 	if err := t.study.store.Report(ctx, t.Piece.N, t.Piece.Epoch, p); err != nil {
 		return false, err
@@ -481,7 +559,51 @@ func (t *Trial) Fail(ctx context.Context, reason error) error {
 func (t *Trial) finish(ctx context.Context, p *Piece) error {
 	t.study.mu.Lock()
 	defer t.study.mu.Unlock()
-	return t.study.store.Finish(ctx, p, p.State != Paused)
+	if err := t.study.store.Finish(ctx, p, p.State != Paused); err != nil {
+		return err
+	}
+	return t.study.tidy(ctx)
+}
+
+// tidy removes the checkpoints of paused trials that never go on, as far as can be told now.
+func (s *Study) tidy(ctx context.Context) error {
+	if !s.Options.promotes() {
+		return nil
+	}
+	if err := s.refresh(ctx); err != nil {
+		return err
+	}
+	list := s.sequence()
+	never := s.hopeless(s.history(list, s.seen(len(list)))) // the next decision, and those after it know more
+	return s.discard(ctx, slices.DeleteFunc(s.paused(), func(p *Piece) bool { return !never[p.Trial] }))
+}
+
+// paused returns the last pieces of the paused trials.
+func (s *Study) paused() []*Piece {
+	last, list := map[int]int{}, s.sequence()
+	for _, p := range list {
+		last[p.Trial] = p.N
+	}
+	return slices.DeleteFunc(list, func(p *Piece) bool { return p.State != Paused || last[p.Trial] != p.N })
+}
+
+// discard removes the checkpoints of the trials that are paused since these pieces. If one goes on after all, because more trials
+// are added to the study, it goes the same way again from its beginning.
+func (s *Study) discard(ctx context.Context, pieces []*Piece) error {
+	var list []int
+	for _, p := range pieces {
+		if !s.discarded[p.N] {
+			list = append(list, p.N)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	err := s.store.Discard(ctx, list)
+	for _, n := range list {
+		s.discarded[n] = err == nil
+	}
+	return err
 }
 
 // Tell is t.Tell without measures.

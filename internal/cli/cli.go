@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel"
+	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/internal/result"
 	"github.com/carousel-ml/carousel/internal/settings"
@@ -53,6 +54,10 @@ type app struct {
 
 	stop atomic.Pointer[context.CancelFunc] // ends the command as Ctrl-C does; nil if it has no such way
 	lack atomic.Pointer[exhausted]          // of memory, because of which stop was called
+
+	ranks int                        // that train together, of this process or of those that it launches; 0: this process alone
+	place *dist.Place                // of this process among them; nil: it trains alone
+	world atomic.Pointer[dist.World] // that it has joined
 
 	json    bool
 	quiet   bool
@@ -166,7 +171,7 @@ The result of a training is one directory, which holds all that later commands n
 	root.SetHelpCommandGroupID(groupAbout)
 	root.SetCompletionCommandGroupID(groupAbout)
 	root.AddCommand(
-		a.demoCommand(), a.trainCommand(), a.findRateCommand(), a.findBatchCommand(), a.tuneCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
+		a.demoCommand(), a.trainCommand(), a.launchCommand(), a.findRateCommand(), a.findBatchCommand(), a.tuneCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
 		a.backtestCommand(), a.detectAnomaliesCommand(), a.generateCommand(), a.scoreCommand(), a.runCommand(), a.serveCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
 		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
 		a.transcribeCommand(), a.detectSpeechCommand(), a.detectWordsCommand(), a.denoiseCommand(), a.segmentCommand(), a.g2pCommand(),

@@ -189,6 +189,10 @@ func (a *app) printProblem(err error) {
 
 // exitCode returns the exit code for an error.
 func exitCode(err error) int {
+	var launched *launchFailed
+	if errors.As(err, &launched) {
+		return launched.code
+	}
 	var stopped *interrupted
 	if errors.As(err, &stopped) || errors.Is(err, context.Canceled) {
 		return exitInterrupted

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -113,13 +114,18 @@ func (a *app) watchMemory() {
 // end ends the process from any goroutine, with a line on stderr.
 func (a *app) end(err error) {
 	a.complain(err)
+	if w := a.world.Load(); w != nil {
+		w.Abort(errors.New(messageOf(err)))
+	}
 	model.RemoveTemporaries()
 	os.Exit(exitCode(err))
 }
 
 // complain prints an error: a line on stderr, and with --json on stdout.
 func (a *app) complain(err error) {
-	fmt.Fprintf(a.stderr, "carousel: %s\n", messageOf(err))
+	if text := messageOf(err); text != "" {
+		fmt.Fprintf(a.stderr, "carousel: %s\n", text)
+	}
 	a.printProblem(err)
 }
 

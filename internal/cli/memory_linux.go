@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -167,6 +168,25 @@ func addressLimit() (least int64) {
 		}
 	}
 	return least
+}
+
+// coresOnline is the number of the machine's cores, those included that this process is not
+// bound to.
+func coresOnline() int {
+	text, _ := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8
+	n := 0
+	for span := range strings.SplitSeq(strings.TrimSpace(string(text)), ",") {
+		low, high, more := strings.Cut(span, "-")
+		if !more {
+			high = low
+		}
+		first, err1 := strconv.Atoi(low)
+		last, err2 := strconv.Atoi(high)
+		if err1 == nil && err2 == nil {
+			n += last - first + 1
+		}
+	}
+	return max(n, runtime.NumCPU())
 }
 
 // addressRoom is how much of the address space is free, in bytes.

@@ -45,7 +45,7 @@ func (a *app) humanly(print func(io.Writer)) error {
 }
 
 // outFlags are the flags of a file that a command writes.
-var outFlags = []string{"out", "page"}
+var outFlags = []string{"out", "page", "timeline"}
 
 // checkOut refuses an output that is the same file as an argument or the value of
 // another flag, under any name: it would replace its own input.

@@ -14,10 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/cli/recipe"
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/model"
@@ -49,6 +51,8 @@ func (a *app) trainCommand() *cobra.Command {
 type trainRun struct {
 	Out         string `json:"out" value:"dir" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
+	Timeline    string `json:"timeline" value:"file" group:"Files" help:"also write when each step loads, computes and waits, in Chrome's trace format; of several ranks each writes a file (.rank1 before the extension)"`
+	Reduce      string `json:"reduce" oneof:"f32,bf16" group:"Ranks" help:"numbers in which ranks send each other gradients; bf16 halves the bytes, and the weights are then not those of one process"`
 
 	resume bool
 	again  string // what to do after an interrupt; "": this command with --resume
@@ -67,13 +71,14 @@ a new run if there is none, so it can be repeated at any time.`
 func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 	var recipeFile string
 	var pairs []string
-	files, cfg, run := k.Files(), k.Config(), &trainRun{}
+	files, cfg, run := k.Files(), k.Config(), &trainRun{Reduce: "f32"}
 	s := recipe.Of(files, run, cfg)
 	c := &cobra.Command{
 		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " --out DIR",
 		Short: k.Short, Long: k.Long + settingsHelp, Example: k.Example,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		// What can be checked before a process meets others, or is started.
+		PreRunE: func(c *cobra.Command, _ []string) error {
 			if err := s.Resolve(recipeFile, pairs); err != nil {
 				return misusef("%v", err)
 			}
@@ -90,16 +95,24 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 			if run.Out == "" {
 				return misusef("train %s needs --out, the directory for the model", k.Name)
 			}
-			if err := checkRun(run.Out, run.resume); err != nil {
+			if a.ranks == 0 {
+				if err := a.findPlace(); err != nil {
+					return err
+				}
+			}
+			if err := a.checkRanks(files); err != nil || !a.writes() {
 				return err
 			}
+			return checkRun(run.Out, run.resume)
+		},
+		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := a.catchInterrupt(c.Context())
 			defer stop()
-			result, err := a.train(ctx, k, files, cfg, run)
+			result, err := a.trainTogether(ctx, k, files, cfg, run)
 			if errors.Is(err, context.Canceled) {
 				return a.cutShort(run)
 			}
-			if err != nil {
+			if err != nil || !a.writes() {
 				return err
 			}
 			return a.emit("train."+k.Name, result, result.print)
@@ -132,6 +145,16 @@ func seedOf(ptr any) uint64 {
 	return 1
 }
 
+// limitOf returns the setting max_time of a struct, 0 if it has none.
+func limitOf(ptr any) time.Duration {
+	if one := settings.Named(settings.List(ptr), "max_time"); one != nil {
+		if d, err := time.ParseDuration(one.String()); err == nil {
+			return d
+		}
+	}
+	return 0
+}
+
 // checkFiles finds files that are missing or do not go together.
 func checkFiles(files any) error {
 	if f, ok := files.(interface{ Validate() error }); ok {
@@ -150,6 +173,20 @@ const (
 	scoredOnValidation = scoredOnChoosing + "; give a file of its own with --test"
 )
 
+// trainTogether is train in a process that may be one of several ranks. When it returns, all
+// have ended.
+func (a *app) trainTogether(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
+	if err := a.meet(ctx); err != nil {
+		return nil, err
+	}
+	result, err := a.train(ctx, k, files, cfg, run)
+	err = a.leave(err)
+	if lost := (*dist.RankError)(nil); errors.As(err, &lost) && ctx.Err() != nil {
+		err = ctx.Err() // all were asked to end, and another rank did so first
+	}
+	return result, err
+}
+
 // train reads, trains, evaluates and reports.
 func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
 	d, err := k.Read(ctx, files, cfg)
@@ -161,7 +198,21 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		notes = append(notes, one.Hints()...)
 	}
 	a.remarks(notes) // now, while it can still be stopped
-	m, result, err := k.Train(ctx, d, cfg, a.where(run))
+	where := a.where(run)
+	if where.Timeline, err = a.timeline(run); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := where.Timeline.Close(); err != nil {
+			a.remark(fmt.Sprintf("the timeline %s is not whole: %v", run.Timeline, plainFileError(err)))
+		}
+	}()
+	var told *kubeflow
+	if a.writes() {
+		told = newKubeflow(os.Getenv, a.remark)
+	}
+	defer told.watch(&where.Hooks, limitOf(cfg))()
+	m, result, err := k.Train(ctx, d, cfg, where)
 	if err != nil {
 		return nil, err
 	}
@@ -169,10 +220,12 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, a.stopped(run, result)
 	}
 	out := newTrainResult(k.Name, run, m.Slab(), result)
+	out.Ranks = a.ranks
 	out.Notes = slices.Concat(notes, firstIsBest(result), moved(result))
 	if !a.quiet {
 		out.told = len(notes)
 	}
+	ctx = train.WithWorld(ctx, a.joined())
 	if err := m.Recognise(ctx, d); err != nil { // so that the scores are those of evaluate on the same files
 		return nil, err
 	}
@@ -181,10 +234,13 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 		return nil, err
 	}
 	page, err := trainPage(ctx, m, d, result, out, e)
-	if err != nil {
-		return nil, err
+	if err == nil && a.writes() {
+		err = page.WriteDir(run.Out)
 	}
-	return out, page.WriteDir(run.Out)
+	if err == nil {
+		told.finish()
+	}
+	return out, err
 }
 
 // firstIsBest is a note on a training whose first epoch was never improved on.
@@ -338,7 +394,7 @@ func (a *app) progress() *train.Progress {
 
 // where returns the options of a training run: its directory and progress.
 func (a *app) where(run *trainRun) *train.Run {
-	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress()}
+	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined(), Compress: run.Reduce == "bf16"}
 }
 
 // stopped returns the error after Ctrl-C, which tells how to continue.
@@ -366,9 +422,16 @@ func (a *app) cutShort(run *trainRun) error {
 	return &interrupted{"interrupted; to continue: " + a.resumeCommand()}
 }
 
-// resumeCommand is this command with --resume, without the password of a study's address.
+// resumeCommand is this command with --resume, without the password of a study's address;
+// of a rank that which started all of them, as far as it is known.
 func (a *app) resumeCommand() string {
 	words := []string{"carousel"}
+	if p := a.place; p != nil {
+		if p.Launcher != launcherName || p.LocalSize < p.Size {
+			return fmt.Sprintf("start all %d ranks again, with --resume", p.Size)
+		}
+		words = append(words, "launch", "-n", strconv.Itoa(p.Size), "--")
+	}
 	resumes := false
 	for _, arg := range a.args {
 		resumes = resumes || arg == "--resume"
@@ -420,6 +483,7 @@ type trainResult struct {
 	BestEpoch  int        `json:"best_epoch,omitempty"` // the epoch whose weights were kept, from 1; absent where none was chosen
 	Stopped    train.Stop `json:"stopped"`              // why it ended: epochs (all done), steps (all done), time (is up), patience (no more improvement) or asked
 	Seconds    float64    `json:"seconds"`              // wall time of the training
+	Ranks      int        `json:"ranks,omitempty"`      // processes that trained together; absent where it was one
 	Report     string     `json:"report"`               // the report's file
 	Evaluation any        `json:"evaluation,omitempty"` // of the test part or, without one, of the validation part, as evaluate prints it; absent if there is neither
 	Notes      []string   `json:"notes,omitempty"`      // those of the evaluation not repeated

@@ -34,7 +34,7 @@ import (
 // searchOptions are the settings of a search, whatever is tuned.
 type searchOptions struct {
 	Trials       int           `json:"trials" range:"1..1e6" group:"Search" help:"trials to begin"`
-	Time         time.Duration `json:"time" range:"0s.." group:"Search" help:"time after which no trial begins or goes on (0: no limit)"`
+	Time         time.Duration `json:"time" range:"0s.." group:"Search" help:"time after which no trial begins or goes on; with what follows it takes half as long again at most, or the repeats are left out (0: no limit)"`
 	Workers      int           `json:"workers" range:"1..1024" group:"Search" help:"trials that are computed at once; they share the cores and the memory"`
 	Space        string        `json:"space" value:"file" group:"Search" help:"YAML file of the parameters with their ranges (empty: the task's own)"`
 	Study        string        `json:"study" value:"file" group:"Search" help:"file that keeps the study, or address of a PostgreSQL database, postgres://... (empty: study.db in --out, or TASK-study.db)"`
@@ -300,9 +300,8 @@ func (s *search) check(ctx context.Context) error {
 	if err := settings.Check(s.o); err != nil {
 		return misusef("%v", err)
 	}
-	address := s.address()
-	if !s.resume && (isServer(address) || exists(filepath.Dir(address), filepath.Base(address))) {
-		begun, err := hasStudy(ctx, address)
+	if !s.resume {
+		begun, err := hasStudy(ctx, s.address())
 		if err != nil {
 			return err
 		}
@@ -321,13 +320,12 @@ func (s *search) check(ctx context.Context) error {
 	return checkNew(s.out, slices.Concat(train.Leftovers, []string{studyFile, studyFile + "-wal", studyFile + "-shm", studyPage, recipeName})...)
 }
 
-// isServer reports whether an address is one of PostgreSQL.
-func isServer(address string) bool {
-	return strings.HasPrefix(address, "postgres://") || strings.HasPrefix(address, "postgresql://")
-}
-
+// hasStudy reports whether there is a study, and makes none.
 func hasStudy(ctx context.Context, address string) (bool, error) {
-	kept, err := store.Open(ctx, address, isServer(address))
+	kept, err := store.Open(ctx, address, false)
+	if errors.Is(err, store.ErrNone) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -369,6 +367,13 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err := tryOut(ctx, space, header.Options); err != nil {
 		return err
 	}
+	var older *openedStudy
+	if s.o.From != "" {
+		if older, err = a.openOlder(ctx, s.o.From); err != nil {
+			return err
+		}
+		defer older.store.Close()
+	}
 	if why != "" {
 		a.remark("this study cannot be repeated, only read: " + why)
 	}
@@ -397,26 +402,21 @@ func (a *app) search(ctx context.Context, s *search) error {
 	if err := opened.read(ctx); err != nil {
 		return err
 	}
-	if err := a.enqueueFrom(ctx, s.o.From, opened); err != nil {
-		return err
+	if older != nil && len(opened.list) == 0 {
+		if err := a.enqueueFrom(ctx, older, opened); err != nil {
+			return err
+		}
 	}
 	if len(opened.list) > 0 {
 		a.note("%s: %s so far", s.public(), countStates(countOf(opened.list)))
 	} else {
 		a.note("%s, %s with sampler %s and pruner %s; the study is kept in %s", opened.subject(), report.Plural(s.o.Trials, "trial"), study.Options.Sampler, study.Options.Pruner, s.public())
 	}
-	isNew := len(opened.list) == 0
 	result, err := a.doSearch(ctx, s, opened, subject)
 	if errors.Is(err, context.Canceled) {
 		return a.searchStopped(opened)
 	}
 	if err != nil {
-		if input := (*data.InputError)(nil); errors.As(err, &input) && isNew && !opened.begun() && !isServer(s.address()) {
-			kept.Close()
-			for _, suffix := range []string{"", "-wal", "-shm"} { // so that the corrected command can begin it
-				os.Remove(s.address() + suffix)
-			}
-		}
 		return err
 	}
 	name := "tune." + s.what
@@ -439,36 +439,26 @@ func tryOut(ctx context.Context, space *tune.Space, o tune.Options) error {
 	return nil
 }
 
-// begun reports whether there is something in the study that is worth keeping: a trial that has come anywhere.
-func (s *openedStudy) begun() bool {
-	return slices.ContainsFunc(s.list, func(r *tune.Record) bool {
-		return r.State != tune.Running && r.State != tune.Paused || len(r.Curve) > 0
-	})
+// openOlder opens the study of --from.
+func (a *app) openOlder(ctx context.Context, address string) (*openedStudy, error) {
+	older, err := a.openStudy(ctx, address)
+	if wrong := (*misuse)(nil); errors.As(err, &wrong) {
+		return nil, wrongFlag("from", "%s", strings.Replace(err.Error(), "--study", "--from", 1))
+	}
+	return older, err
 }
 
 // enqueueFrom lets a study begin with the best trials of an older one.
-func (a *app) enqueueFrom(ctx context.Context, address string, study *openedStudy) error {
-	if address == "" || len(study.list) > 0 {
-		return nil
-	}
-	older, err := a.openStudy(ctx, address)
-	if wrong := (*misuse)(nil); errors.As(err, &wrong) {
-		return wrongFlag("from", "%s", strings.Replace(err.Error(), "--study", "--from", 1))
-	}
-	if err != nil {
-		return err
-	}
-	defer older.store.Close()
-	address = older.address
+func (a *app) enqueueFrom(ctx context.Context, older, study *openedStudy) error {
 	n, err := trials.From(ctx, older.Study, study.Study, mostFrom)
 	if err != nil {
 		return err
 	}
 	if n == 0 {
-		a.remark(fmt.Sprintf("no trial of %s can be tried here: none is complete with values of this space", address))
+		a.remark(fmt.Sprintf("no trial of %s can be tried here: none is complete with values of this space", older.address))
 		return nil
 	}
-	a.note("%s of %s %s tried first", report.Plural(n, "trial"), address, map[bool]string{true: "is", false: "are"}[n == 1])
+	a.note("%s of %s %s tried first", report.Plural(n, "trial"), older.address, map[bool]string{true: "is", false: "are"}[n == 1])
 	return nil
 }
 
@@ -477,10 +467,17 @@ const mostFrom = 10
 
 // doSearch works until the study is done, and on what follows.
 func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subject trials.Subject) (*tuneResult, error) {
+	begun := time.Now()
 	view := a.newSearchView(study, s.o.Trials, s.o.Time)
 	o := &trials.Options{Workers: s.o.Workers, Time: s.o.Time}
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // what guardMemory found
 		o.Memory = limit
+		o.Room = func() int64 {
+			if r := roomLeft(); r != nil {
+				return r.free - r.least()
+			}
+			return limit
+		}
 	}
 	stop := view.watch(ctx)
 	err := trials.Work(ctx, study.Study, subject, o)
@@ -491,8 +488,7 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 	if !slices.ContainsFunc(study.list, func(r *tune.Record) bool { return r.Value != nil && len(r.Broken) == 0 }) {
 		return nil, study.noResult()
 	}
-	a.note("%s; the best and the defaults are now computed with %s each", countStates(countOf(study.list)), report.Plural(trials.Seeds, "further seed"))
-	if err := trials.Repeat(ctx, study.Study, subject, o); err != nil {
+	if err := a.repeat(ctx, s, study, subject, o, begun); err != nil {
 		return nil, err
 	}
 	if study.verdict, err = trials.Judge(ctx, study.Study); err != nil {
@@ -529,6 +525,42 @@ func (a *app) doSearch(ctx context.Context, s *search, study *openedStudy, subje
 		}
 	}
 	return result, nil
+}
+
+// repeat lets the best trials and the defaults be computed with further seeds, unless --time leaves too little time for them: it is for the
+// trials, and all together takes half as long again at most. The winner's training is counted, and is not left out.
+func (a *app) repeat(ctx context.Context, s *search, study *openedStudy, subject trials.Subject, o *trials.Options, begun time.Time) error {
+	expected, err := trials.Expect(ctx, study.Study, o.Workers)
+	if err != nil {
+		return err
+	}
+	left := *o
+	if s.o.Time > 0 {
+		left.Time = s.o.Time*3/2 - time.Since(begun)
+		if s.train != nil && s.out != "" {
+			left.Time -= expected.One
+		}
+	}
+	counts, seeds := countStates(countOf(study.list)), report.Plural(trials.Seeds, "further seed")
+	switch {
+	case expected.Runs == 0:
+		a.note("%s", counts)
+	case s.o.Time > 0 && left.Time <= expected.All:
+		a.note("%s", counts)
+		a.remark(fmt.Sprintf("the best and the defaults are not computed with %s each, which would take about %s more: with --time %v all together may take half as long again; --resume with a longer --time does it", seeds, roughly(expected.All), s.o.Time))
+	default:
+		a.note("%s; the best and the defaults are now computed with %s each, which takes about %s", counts, seeds, roughly(expected.All))
+		return trials.Repeat(ctx, study.Study, subject, &left)
+	}
+	return nil
+}
+
+// roughly is a time that is not known well.
+func roughly(d time.Duration) string {
+	if d >= 10*time.Minute {
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return max(d.Round(time.Second), time.Second).String()
 }
 
 // notRepeatable is the name of the study's text that says why it cannot be repeated.

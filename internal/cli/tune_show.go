@@ -65,7 +65,7 @@ func (s *openedStudy) read(ctx context.Context) (err error) {
 	if s.list, err = s.Trials(ctx); err != nil {
 		return err
 	}
-	repeated, err := s.store.Names(ctx, "repeat/")
+	repeated, err := s.Repeats(ctx)
 	if err == nil && len(repeated) > 0 {
 		s.verdict, err = trials.Judge(ctx, s.Study)
 		if none := trials.NoWinnerError(""); errors.As(err, &none) {

@@ -16,6 +16,7 @@ import (
 	"github.com/carousel-ml/carousel"
 	"github.com/carousel-ml/carousel/tune"
 	"github.com/carousel-ml/carousel/tune/store"
+	"github.com/carousel-ml/carousel/tune/trials"
 )
 
 // madeUpStudy begins a study of a made-up objective, works on it if work says so, and returns where it is kept.
@@ -175,6 +176,57 @@ func TestSearchView(t *testing.T) {
 	for line := range strings.Lines(drawn[1]) {
 		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 59 {
 			t.Errorf("%d columns of 60: %q", n, line)
+		}
+	}
+}
+
+// endless is a subject whose runs end when they are told to.
+type endless struct {
+	trials.Subject
+	begun func()
+}
+
+func (e *endless) Try(ctx context.Context, _ *trials.Run) (*trials.Score, error) {
+	e.begun()
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// What follows the trials is left out where --time leaves too little time for it, and people are told how long it takes.
+func TestRepeatsInTime(t *testing.T) {
+	address := madeUpStudy(t, tune.Options{Trials: 12, Sampler: "random", Seed: 3, Objectives: []tune.Objective{{Name: "loss"}}}, madeUpSpace, true)
+	s, err := (&app{}).openStudy(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.store.Close()
+	for _, c := range []struct {
+		limit, passed time.Duration
+		want          string // "": they are computed
+	}{
+		{0, 100 * time.Hour, ""},
+		{time.Hour, 89 * time.Minute, ""},
+		{time.Hour, 90 * time.Minute, "are not computed with 3 further seeds each, which would take about 1s more: with --time 1h0m0s all"},
+		{time.Hour, 3 * time.Hour, "are not computed with 3 further seeds each"},
+	} {
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		subject := &endless{begun: cancel}
+		err := (&app{stderr: &out}).repeat(ctx, &search{o: &searchOptions{Time: c.limit}}, s, subject, &trials.Options{}, time.Now().Add(-c.passed))
+		cancel()
+		if began := errors.Is(err, context.Canceled); began != (c.want == "") || !began && err != nil {
+			t.Error(c, err)
+		}
+		if c.want == "" {
+			c.want = "are now computed with 3 further seeds each, which takes about 1s"
+		}
+		if !strings.Contains(out.String(), c.want) {
+			t.Errorf("of %v, after %v: %s", c.limit, c.passed, &out)
+		}
+	}
+	for d, want := range map[time.Duration]string{0: "1s", 90 * time.Second: "1m30s", 44*time.Minute + 40*time.Second: "45m", 70 * time.Minute: "1h10m"} {
+		if got := roughly(d); got != want {
+			t.Errorf("%v is roughly %s, not %s", d, got, want)
 		}
 	}
 }

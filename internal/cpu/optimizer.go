@@ -57,13 +57,7 @@ func (b *Backend) Clamp(x device.Buffer, lo, hi float32) {
 
 // Lerp computes dst += w·(src-dst).
 func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
-	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: w}, func(a *vector, lo, hi int) {
-		x, y := a.dst[lo:hi], a.src[lo:hi]
-		for i, v := range x {
-			v := float64(v)
-			x[i] = simd.Narrow(v + float64(float64(a.p)*(float64(y[i])-v)))
-		}
-	})
+	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: w}, func(v *vector, lo, hi int) { v.set.EMA(v.p, v.dst[lo:hi], v.src[lo:hi]) })
 }
 
 // rule is the constants of a step, computed in float64 and rounded once, as

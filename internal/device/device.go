@@ -61,6 +61,10 @@ func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 // InHost reports whether m is ordinary memory of the host.
 func (m Memory[T]) InHost() bool { return m.Host != nil }
 
+// View returns m's own memory for code that moves numbers and computes nothing; nil
+// where the host cannot see it.
+func (m Memory[T]) View() []T { return m.Host }
+
 // Zero reports whether m is absent.
 func (m Memory[T]) Zero() bool { return m.N == 0 }
 

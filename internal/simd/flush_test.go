@@ -65,6 +65,7 @@ func faintRuns(s *Set) map[string]func() []float32 {
 		s.Shift(-3e-38, dst, slices.Repeat([]float32{2.9e-38}, n))
 		return dst
 	}
+	runs["EMA faint"] = func() []float32 { dst := slices.Clone(c); s.EMA(0.9, dst, a); return dst }
 	runs["Scale faint"] = func() []float32 { dst := slices.Clone(c); s.Scale(3e-30, dst); return dst }
 	runs["sums"] = func() []float32 {
 		var out []float32

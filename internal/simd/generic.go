@@ -26,7 +26,7 @@ var generic = Set{
 	Exp: mapGeneric(expf), Sigmoid: mapGeneric(sigmoidf), Tanh: mapGeneric(tanhf),
 	LSTM: lstmGeneric, LSTMGrad: lstmGradGeneric, GRU: gruGeneric, GRUGrad: gruGradGeneric,
 	SigmoidGrad: sigmoidGradGeneric, TanhGrad: tanhGradGeneric,
-	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Max: maxGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, Scale: scaleGeneric, Shift: shiftGeneric, Flush: flushGeneric,
+	Add: addGeneric, Sub: subGeneric, Mul: mulGeneric, Div: divGeneric, Max: maxGeneric, Lerp: lerpGeneric, MulAdd: mulAddGeneric, Axpy: axpyGeneric, EMA: emaGeneric, Scale: scaleGeneric, Shift: shiftGeneric, Flush: flushGeneric,
 	Sum: sumGeneric, SumSq: sumSqGeneric, Dot: dotGeneric,
 	Adam: adamGeneric,
 }
@@ -385,6 +385,12 @@ func mulAddGeneric(dst, a, b []float32) {
 
 func axpyGeneric(alpha float32, dst, src []float32) {
 	zip(dst, src, dst, func(x, y float32) float32 { return mulAdd(alpha, x, y) })
+}
+
+func emaGeneric(alpha float32, dst, src []float32) {
+	zip(dst, src, dst, func(x, y float32) float32 {
+		return Narrow(float64(y) + float64(float64(alpha)*(float64(x)-float64(y))))
+	})
 }
 
 func scaleGeneric(alpha float32, dst []float32) {

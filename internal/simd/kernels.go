@@ -67,6 +67,7 @@ type Set struct {
 	Lerp   func(dst, a, b, w []float32)            // dst = a + w*(b-a)
 	MulAdd func(dst, a, b []float32)               // dst += a * b
 	Axpy   func(alpha float32, dst, src []float32) // dst += alpha * src
+	EMA    func(alpha float32, dst, src []float32) // dst += alpha * (src-dst), in float64 and rounded once, so with the same bits in all sets
 	Scale  func(alpha float32, dst []float32)      // dst *= alpha
 	Shift  func(alpha float32, dst, src []float32) // dst = src + alpha
 	Flush  func(dst, src []float32)                // dst = src, with 0 for subnormal numbers

@@ -71,6 +71,7 @@ var elementwise = []struct {
 	{"TanhGrad", 4e-7, func(s *Set, dst, a, _ []float32) { s.TanhGrad(dst, a) }},
 	{"Lerp", 0, func(s *Set, dst, a, b []float32) { s.Lerp(dst, a, b, dst) }},
 	{"Axpy", 0, func(s *Set, dst, a, _ []float32) { s.Axpy(-1.25, dst, a) }},
+	{"EMA", 0, func(s *Set, dst, a, _ []float32) { s.EMA(0.002, dst, a) }},
 	{"Flush", 0, func(s *Set, dst, a, _ []float32) { s.Flush(dst, a) }},
 	{"Shift", 0, func(s *Set, dst, a, _ []float32) { s.Shift(-1.25, dst, a) }},
 	{"Scale", 0, func(s *Set, dst, _, _ []float32) { s.Scale(0.3, dst) }},
@@ -261,6 +262,44 @@ func TestAssemblySetsAgree(t *testing.T) {
 		if x, y := b[:n], b[n:2*n]; p.Sum(x) != q.Sum(x) || p.SumSq(x) != q.SumSq(x) || p.Dot(x, y) != q.Dot(x, y) {
 			t.Fatalf("sums of %d elements differ", n)
 		}
+	}
+}
+
+// A moving average has the same bits in all sets, also where it overflows, or rounds to
+// MinNormal from below; and it follows numbers that float32 would lose.
+func TestEMASameBits(t *testing.T) {
+	const n = 1 << 16
+	r := rand.New(rand.NewPCG(13, 14))
+	dst, src := mixed(r, make([]float32, n)), mixed(r, make([]float32, n))
+	for i := range n / 2 { // any numbers, and averages of about MinNormal
+		dst[i], src[i] = Flush(math.Float32frombits(r.Uint32())), Flush(math.Float32frombits(r.Uint32()))
+		if i%2 == 0 {
+			dst[i], src[i] = MinNormal*(1+r.Float32()*0x1p-10), Flush(float32(r.NormFloat64()*0x1p-126))
+		}
+	}
+	dst[0], src[0], dst[1], src[1] = MinNormal, 0, -MinNormal, 0
+	lifted := false
+	for _, alpha := range []float32{0, 1, 0.002, 0x1p-12, 0x1p-26, 0.1, -3} {
+		want := slices.Clone(dst)
+		for i, v := range want {
+			x := float64(v) + float64(float64(alpha)*(float64(src[i])-float64(v)))
+			if want[i] = float32(x); math.Abs(x) < 0x1p-126 {
+				lifted = lifted || want[i] == MinNormal
+				want[i] = float32(math.Copysign(0, x))
+			}
+		}
+		eachSet(t, func(t *testing.T, s *Set) {
+			got := slices.Clone(dst)
+			s.EMA(alpha, got, src)
+			for i := range got {
+				if !sameBits(got[i:i+1], want[i:i+1]) {
+					t.Fatalf("%g + %g*(%g-%g) is %g, want %g", dst[i], alpha, src[i], dst[i], got[i], want[i])
+				}
+			}
+		})
+	}
+	if !lifted {
+		t.Error("no average rounds to MinNormal from below")
 	}
 }
 

@@ -121,6 +121,22 @@ var setAVX512 = Set{
 			dst, src = dst[n:], src[n:]
 		}
 	},
+	EMA: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			emaAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
+	Shift: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			shiftAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
 		far := len(dst) >= farFlush
@@ -135,14 +151,6 @@ var setAVX512 = Set{
 				n = min(n, 16-off)
 			}
 			flushAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
-			dst, src = dst[n:], src[n:]
-		}
-	},
-	Shift: func(alpha float32, dst, src []float32) {
-		src = src[:len(dst)]
-		for len(dst) > 0 {
-			n := min(len(dst), moveChunk)
-			shiftAVX512(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
 			dst, src = dst[n:], src[n:]
 		}
 	},
@@ -407,6 +415,22 @@ var setAVX2 = Set{
 			dst, src = dst[n:], src[n:]
 		}
 	},
+	EMA: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			emaAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
+	Shift: func(alpha float32, dst, src []float32) {
+		src = src[:len(dst)]
+		for len(dst) > 0 {
+			n := min(len(dst), moveChunk)
+			shiftAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			dst, src = dst[n:], src[n:]
+		}
+	},
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
 		far := len(dst) >= farFlush
@@ -421,14 +445,6 @@ var setAVX2 = Set{
 				n = min(n, 16-off)
 			}
 			flushAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
-			dst, src = dst[n:], src[n:]
-		}
-	},
-	Shift: func(alpha float32, dst, src []float32) {
-		src = src[:len(dst)]
-		for len(dst) > 0 {
-			n := min(len(dst), moveChunk)
-			shiftAVX2(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
 			dst, src = dst[n:], src[n:]
 		}
 	},

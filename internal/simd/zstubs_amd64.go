@@ -104,6 +104,11 @@ func axpyAVX512(a *vecArgs)
 //go:noescape
 func scaleAVX512(a *vecArgs)
 
+// emaAVX512 is Dst += Alpha * (A-Dst), in float64 and rounded once.
+//
+//go:noescape
+func emaAVX512(a *vecArgs)
+
 // flushFarAVX512 is flush past the caches.
 //
 //go:noescape
@@ -233,6 +238,11 @@ func axpyAVX2(a *vecArgs)
 //
 //go:noescape
 func scaleAVX2(a *vecArgs)
+
+// emaAVX2 is Dst += Alpha * (A-Dst), in float64 and rounded once.
+//
+//go:noescape
+func emaAVX2(a *vecArgs)
 
 // flushFarAVX2 is flush past the caches.
 //

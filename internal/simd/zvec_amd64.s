@@ -970,6 +970,107 @@ done3:
 	VZEROUPPER
 	RET
 
+// func emaAVX512(a *vecArgs)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
+TEXT ·emaAVX512(SB), NOSPLIT, $8-8
+	MOVQ          a+0(FP), AX
+	STMXCSR       (SP)
+	LDMXCSR       flush<>+0(SB)
+	MOVQ          8(AX), CX
+	MOVQ          16(AX), DX
+	MOVQ          (AX), BX
+	VBROADCASTSS  40(AX), Z0
+	VCVTPS2PD     Y0, Z1
+	VEXTRACTF64X4 $0x01, Z0, Y0
+	VCVTPS2PD     Y0, Z0
+	VBROADCASTSS  normal<>+0(SB), Z0
+	VCVTPS2PD     Y0, Z2
+	VEXTRACTF64X4 $0x01, Z0, Y0
+	VCVTPS2PD     Y0, Z0
+	VBROADCASTSS  sign<>+0(SB), Z0
+	VCVTPS2PD     Y0, Z3
+	VEXTRACTF64X4 $0x01, Z0, Y0
+	VCVTPS2PD     Y0, Z0
+	MOVQ          BX, AX
+	XORQ          BX, BX
+	SUBQ          $0x10, AX
+	JLT           tail2
+
+vector1:
+	VMOVUPS       (CX)(BX*1), Z0
+	VCVTPS2PD     Y0, Z4
+	VEXTRACTF64X4 $0x01, Z0, Y0
+	VCVTPS2PD     Y0, Z0
+	VMOVUPS       (DX)(BX*1), Z5
+	VCVTPS2PD     Y5, Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VSUBPD        Z4, Z6, Z6
+	VMULPD        Z1, Z6, Z6
+	VADDPD        Z6, Z4, Z4
+	VANDNPD       Z4, Z3, Z6
+	VCMPPD        $0x11, Z2, Z6, K1
+	VANDPD        Z3, Z4, K1, Z4
+	VSUBPD        Z0, Z5, Z5
+	VMULPD        Z1, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	VANDNPD       Z0, Z3, Z5
+	VCMPPD        $0x11, Z2, Z5, K1
+	VANDPD        Z3, Z0, K1, Z0
+	VCVTPD2PS     Z4, Y4
+	VCVTPD2PS     Z0, Y0
+	VINSERTF64X4  $0x01, Y0, Z4, Z4
+	VMOVUPS       Z4, (CX)(BX*1)
+	ADDQ          $0x40, BX
+	SUBQ          $0x10, AX
+	JGE           vector1
+
+tail2:
+	ADDQ          $0x10, AX
+	JEQ           done3
+	MOVL          $-1, SI
+	BZHIL         AX, SI, SI
+	KMOVW         SI, K1
+	VMOVUPS.Z     (CX)(BX*1), K1, Z0
+	VCVTPS2PD     Y0, Z4
+	VEXTRACTF64X4 $0x01, Z0, Y0
+	VCVTPS2PD     Y0, Z0
+	VMOVUPS.Z     (DX)(BX*1), K1, Z5
+	VCVTPS2PD     Y5, Z6
+	VEXTRACTF64X4 $0x01, Z5, Y5
+	VCVTPS2PD     Y5, Z5
+	VSUBPD        Z4, Z6, Z6
+	VMULPD        Z1, Z6, Z6
+	VADDPD        Z6, Z4, Z4
+	VANDNPD       Z4, Z3, Z6
+	VCMPPD        $0x11, Z2, Z6, K2
+	VANDPD        Z3, Z4, K2, Z4
+	VSUBPD        Z0, Z5, Z5
+	VMULPD        Z1, Z5, Z5
+	VADDPD        Z5, Z0, Z0
+	VANDNPD       Z0, Z3, Z1
+	VCMPPD        $0x11, Z2, Z1, K2
+	VANDPD        Z3, Z0, K2, Z0
+	VCVTPD2PS     Z4, Y4
+	VCVTPD2PS     Z0, Y0
+	VINSERTF64X4  $0x01, Y0, Z4, Z4
+	VMOVUPS       Z4, K1, (CX)(BX*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+DATA normal<>+0(SB)/4, $0x00800000
+DATA normal<>+4(SB)/4, $0x00800000
+DATA normal<>+8(SB)/4, $0x00800000
+DATA normal<>+12(SB)/4, $0x00800000
+DATA normal<>+16(SB)/4, $0x00800000
+DATA normal<>+20(SB)/4, $0x00800000
+DATA normal<>+24(SB)/4, $0x00800000
+DATA normal<>+28(SB)/4, $0x00800000
+GLOBL normal<>(SB), RODATA|NOPTR, $32
+
 // func flushFarAVX512(a *vecArgs)
 // Requires: AVX, AVX512F, MMX+, SSE
 TEXT ·flushFarAVX512(SB), NOSPLIT, $8-8
@@ -2324,6 +2425,104 @@ tail2:
 	VMASKMOVPS (CX)(BX*1), Y1, Y2
 	VMULPS     Y0, Y2, Y2
 	VMASKMOVPS Y2, Y1, (DX)(BX*1)
+
+done3:
+	LDMXCSR (SP)
+	VZEROUPPER
+	RET
+
+// func emaAVX2(a *vecArgs)
+// Requires: AVX, CMOV, SSE
+TEXT ·emaAVX2(SB), NOSPLIT, $8-8
+	MOVQ         a+0(FP), AX
+	STMXCSR      (SP)
+	LDMXCSR      flush<>+0(SB)
+	MOVQ         8(AX), CX
+	MOVQ         16(AX), DX
+	MOVQ         (AX), BX
+	VBROADCASTSS 40(AX), Y0
+	VCVTPS2PD    X0, Y1
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VBROADCASTSS normal<>+0(SB), Y0
+	VCVTPS2PD    X0, Y2
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VBROADCASTSS sign<>+0(SB), Y0
+	VCVTPS2PD    X0, Y3
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	MOVQ         BX, AX
+	XORQ         BX, BX
+	SUBQ         $0x08, AX
+	JLT          tail2
+
+vector1:
+	VMOVUPS      (CX)(BX*1), Y0
+	VCVTPS2PD    X0, Y4
+	VEXTRACTF128 $0x01, Y0, X0
+	VCVTPS2PD    X0, Y0
+	VMOVUPS      (DX)(BX*1), Y5
+	VCVTPS2PD    X5, Y6
+	VEXTRACTF128 $0x01, Y5, X5
+	VCVTPS2PD    X5, Y5
+	VSUBPD       Y4, Y6, Y6
+	VMULPD       Y1, Y6, Y6
+	VADDPD       Y6, Y4, Y4
+	VANDNPD      Y4, Y3, Y6
+	VCMPPD       $0x11, Y2, Y6, Y6
+	VANDNPD      Y6, Y3, Y6
+	VANDNPD      Y4, Y6, Y4
+	VSUBPD       Y0, Y5, Y5
+	VMULPD       Y1, Y5, Y5
+	VADDPD       Y5, Y0, Y0
+	VANDNPD      Y0, Y3, Y5
+	VCMPPD       $0x11, Y2, Y5, Y5
+	VANDNPD      Y5, Y3, Y5
+	VANDNPD      Y0, Y5, Y0
+	VCVTPD2PSY   Y4, X4
+	VCVTPD2PSY   Y0, X0
+	VINSERTF128  $0x01, X0, Y4, Y4
+	VMOVUPS      Y4, (CX)(BX*1)
+	ADDQ         $0x20, BX
+	SUBQ         $0x08, AX
+	JGE          vector1
+
+tail2:
+	ADDQ         $0x08, AX
+	JEQ          done3
+	MOVQ         $+8, SI
+	CMPQ         AX, SI
+	CMOVQGT      SI, AX
+	SUBQ         AX, SI
+	LEAQ         lanes<>+32(SB), AX
+	VMOVUPS      (AX)(SI*4), Y0
+	VMASKMOVPS   (CX)(BX*1), Y0, Y4
+	VCVTPS2PD    X4, Y5
+	VEXTRACTF128 $0x01, Y4, X4
+	VCVTPS2PD    X4, Y4
+	VMASKMOVPS   (DX)(BX*1), Y0, Y6
+	VCVTPS2PD    X6, Y7
+	VEXTRACTF128 $0x01, Y6, X6
+	VCVTPS2PD    X6, Y6
+	VSUBPD       Y5, Y7, Y7
+	VMULPD       Y1, Y7, Y7
+	VADDPD       Y7, Y5, Y5
+	VANDNPD      Y5, Y3, Y7
+	VCMPPD       $0x11, Y2, Y7, Y7
+	VANDNPD      Y7, Y3, Y7
+	VANDNPD      Y5, Y7, Y5
+	VSUBPD       Y4, Y6, Y6
+	VMULPD       Y1, Y6, Y6
+	VADDPD       Y6, Y4, Y4
+	VANDNPD      Y4, Y3, Y1
+	VCMPPD       $0x11, Y2, Y1, Y1
+	VANDNPD      Y1, Y3, Y1
+	VANDNPD      Y4, Y1, Y4
+	VCVTPD2PSY   Y5, X5
+	VCVTPD2PSY   Y4, X4
+	VINSERTF128  $0x01, X4, Y5, Y5
+	VMASKMOVPS   Y5, Y0, (CX)(BX*1)
 
 done3:
 	LDMXCSR (SP)

@@ -212,7 +212,7 @@ func ETSOf(x []float64) (m *ETS, rest []float64) {
 // season returns a season that begins with its length, and the numbers after it.
 func season(x []float64) (own, rest []float64) {
 	n := int(x[0])
-	return slices.Clone(x[1 : 1+n]), x[1+n:]
+	return append([]float64(nil), x[1:1+n]...), x[1+n:]
 }
 
 // UnmarshalJSON reads a model and refuses one whose parameters cannot be.

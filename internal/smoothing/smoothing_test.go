@@ -262,6 +262,35 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// Numbers keep every bit of a method and end where the next ones begin.
+func TestNumbers(t *testing.T) {
+	series := hostile()
+	series["season"] = seasonalSeries(80, 6)
+	for name, y := range series {
+		e, err := FitETS(t.Context(), y, 6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		th, err := FitTheta(y, 6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ets, rest := ETSOf(append(e.Numbers(), th.Numbers()...))
+		theta, rest := ThetaOf(rest)
+		if len(rest) > 0 {
+			t.Errorf("%s: %d numbers are left", name, len(rest))
+		}
+		for kind, pair := range map[string][2]method{"ets": {e, ets}, "theta": {th, theta}} {
+			want, got := make([]float64, 7), make([]float64, 7)
+			pair[0].Run(y).Forecast(want, len(y))
+			pair[1].Run(y).Forecast(got, len(y))
+			if a, b := fmt.Sprintf("%#v", pair[0]), fmt.Sprintf("%#v", pair[1]); a != b || !slices.Equal(got, want) {
+				t.Errorf("%s of %s: %s came back as %s; it forecasts %v, want %v", kind, name, a, b, got, want)
+			}
+		}
+	}
+}
+
 func TestFitErrors(t *testing.T) {
 	if _, err := FitETS(t.Context(), []float64{1}, -1); err == nil {
 		t.Error("ETS takes a period of -1")

@@ -198,7 +198,7 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 		Loss: m.net.loss,
 	}
 	if hasLabels(valid) {
-		job.Metric = "-accuracy"
+		job.Metric, job.Metrics = "-accuracy", []string{"-accuracy", "-macro_f1", "loss"}
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
 			p, err := m.logProbabilities(ctx, t, valid)
 			if err != nil {

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"math"
@@ -185,6 +186,48 @@ func TestRefitOfRanks(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A rank that is asked to stop, at whatever moment, ends the training on all ranks, with
+// the same outcome, and none waits for ever.
+func TestRanksCancelled(t *testing.T) {
+	panel, cfg := hourly(1, 400), learning()
+	cfg.Epochs = 1
+	fit := func(n int64) (asked int64) {
+		var interrupted [2]bool
+		var errs [2]error
+		var all sync.WaitGroup
+		for rank, w := range traintest.Worlds(2) {
+			ctx := &stopAfter{Context: t.Context(), n: math.MaxInt64}
+			if rank == 1 {
+				ctx.n = n
+			}
+			all.Go(func() {
+				_, result, err := Train(ctx, &Data{Panel: panel}, cfg, &train.Run{World: w})
+				interrupted[rank], errs[rank] = err == nil && result.Interrupted, err
+				if rank == 1 {
+					asked = ctx.asked.Load()
+				}
+			})
+		}
+		all.Wait()
+		stopped := n < math.MaxInt64
+		for rank, err := range errs {
+			if stopped && !interrupted[rank] && !errors.Is(err, context.Canceled) || !stopped && (interrupted[rank] || err != nil) {
+				t.Errorf("rank 1 stops after %d: rank %d: interrupted %v, %v", n, rank, interrupted[rank], err)
+			}
+		}
+		if interrupted[0] != interrupted[1] {
+			t.Errorf("rank 1 stops after %d: interrupted %v", n, interrupted)
+		}
+		return asked
+	}
+	const moments = 8
+	asked := fit(math.MaxInt64)
+	for i := range int64(moments) {
+		fit(i * asked / moments)
+	}
+	fit(asked - 1)
 }
 
 // The forecast of members is the mean of those of each, quantiles level by level, and

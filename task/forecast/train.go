@@ -287,7 +287,7 @@ func (m *Model) fit(ctx context.Context, d *dataset, o *train.Run) (*train.Resul
 	options.About += "; " + d.about()
 	job := m.job(d, windows)
 	if len(valid) > 0 {
-		job.Metric = "mae"
+		job.Metric, job.Metrics = "mae", []string{"mae", "mse"}
 		if cfg.Loss == "mse" || cfg.Loss == "gaussian" {
 			job.Metric = "mse"
 		}

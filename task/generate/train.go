@@ -181,7 +181,7 @@ func (m *Model) fit(ctx context.Context, c, valid *corpus, o *train.Run) (*train
 		Weight: func(b *batch) float64 { return float64(b.tokens) },
 	}
 	if valid != nil && valid.Tokens > 0 {
-		job.Metric = "loss"
+		job.Metric, job.Metrics = "loss", []string{"loss", "perplexity"}
 		job.Validate = m.validation(valid)
 	} else {
 		options.Patience = 0

@@ -77,7 +77,8 @@ func labelsOf(list []speech.Utterance, classes []string) ([][]int32, error) {
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, learn, valid *speech.Dataset, o *train.Run) (*train.Result, error) {
 	job := &speech.Job{
-		Setup: &m.cfg.Setup, Slab: m.slab, Learn: learn, Valid: valid, Outputs: append([]string{m.cfg.Pool}, m.classes...), Metric: "loss", Loss: m.loss,
+		Setup: &m.cfg.Setup, Slab: m.slab, Learn: learn, Valid: valid, Outputs: append([]string{m.cfg.Pool}, m.classes...),
+		Metric: "loss", Metrics: []string{"loss", "-accuracy"}, Loss: m.loss,
 	}
 	if len(valid.List) > 0 {
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {

@@ -48,7 +48,8 @@ test sentences, and writes model, checkpoints and report into --out.`,
 type Data struct {
 	task.Parts[data.Sentence]
 	task.Source
-	file string // of the training sentences, for errors
+	file string    // of the training sentences, for errors
+	read task.Memo // of trainings: the sentences as numbers
 }
 
 // Read reads tagged sentences. Without a file to validate on, the share

@@ -37,46 +37,23 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 // prepare settles the configuration on the sentences and makes the untrained
 // model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Model, learn, valid *corpus, err error) {
-	if learn, err = encode(ctx, d.Training, cfg.PieceLength); err != nil {
-		return nil, nil, nil, err
-	}
-	if valid, err = encode(ctx, d.Validation, cfg.PieceLength); err != nil {
-		return nil, nil, nil, err
-	}
-	if learn.observed == 0 {
-		return nil, nil, nil, data.Errorf("there is no tagged sentence to learn from")
-	}
-	given := cfg.Scheme
-	scheme, err := learn.settleScheme(Scheme(given))
+	e, err := task.Once(ctx, &d.read, d.key(&cfg), func() (*encoded, error) { return d.encode(ctx, cfg) })
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	tags, err := learn.tagSet(scheme)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	cfg.Scheme = string(scheme)
+	learn, valid, vectors, given := e.learn, e.valid, e.vectors, cfg.Scheme
+	cfg.Scheme = string(e.scheme)
 	cfg.settle(learn)
-	learn.number(tags, scheme != Labels)
-	valid.number(tags, scheme != Labels)
-	v := newVocabularies(learn, &cfg)
-	var vectors *text.Vectors
-	if cfg.Vectors != "" {
-		if vectors, err = text.ReadVectors(ctx, cfg.Vectors, v.Words); err != nil {
-			return nil, nil, nil, err
-		}
-		v.Known, cfg.Embedding = v.Words.Len(), vectors.Dim // a vector makes a rare word known
+	if vectors != nil {
+		cfg.Embedding = vectors.Dim
 	}
-	for _, d := range []*corpus{learn, valid} {
-		v.apply(d, &cfg)
-	}
-	if m, err = newModel(cfg, v, tags, on); err != nil {
+	if m, err = newModel(cfg, e.vocabularies, e.tags, on); err != nil {
 		return nil, nil, nil, err
 	}
 	if d.file != "" {
 		m.format = cfg.reading(true, nil).FormatOf(d.file)
 	}
-	if tag := lookalike(learn.kinds); tag != "" && scheme == Labels && given == "auto" {
+	if tag := lookalike(learn.kinds); tag != "" && e.scheme == Labels && given == "auto" {
 		m.notes = append(m.notes, fmt.Sprintf("tags such as %s look like spans but are no BIO tags; scores are of tokens", tag))
 	}
 	if vectors != nil {
@@ -90,6 +67,55 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (m *Mo
 	}
 	m.addNotes(learn, valid)
 	return m, learn, valid, nil
+}
+
+// encoded is the sentences as numbers, with what numbers them, which trainings share and do not change.
+type encoded struct {
+	learn, valid *corpus
+	scheme       Scheme
+	tags         []string
+	vocabularies *vocabularies
+	vectors      *text.Vectors // nil without Config.Vectors
+}
+
+// key has all that decides how sentences are encoded, and which sentences of the data are meant.
+func (d *Data) key(c *Config) string {
+	return fmt.Sprintf("%p %d %p %d %#v", d.Training, len(d.Training), d.Validation, len(d.Validation),
+		[]any{c.PieceLength, c.Scheme, c.FoldCase, c.MinCount, c.VocabularySize, c.Vectors, c.Chars, c.Affixes > 0, c.Pairs})
+}
+
+// encode encodes the sentences of training and validation.
+func (d *Data) encode(ctx context.Context, cfg Config) (e *encoded, err error) {
+	e = &encoded{}
+	if e.learn, err = encode(ctx, d.Training, cfg.PieceLength); err != nil {
+		return nil, err
+	}
+	if e.valid, err = encode(ctx, d.Validation, cfg.PieceLength); err != nil {
+		return nil, err
+	}
+	if e.learn.observed == 0 {
+		return nil, data.Errorf("there is no tagged sentence to learn from")
+	}
+	if e.scheme, err = e.learn.settleScheme(Scheme(cfg.Scheme)); err != nil {
+		return nil, err
+	}
+	if e.tags, err = e.learn.tagSet(e.scheme); err != nil {
+		return nil, err
+	}
+	cfg.settle(e.learn)
+	e.learn.number(e.tags, e.scheme != Labels)
+	e.valid.number(e.tags, e.scheme != Labels)
+	e.vocabularies = newVocabularies(e.learn, &cfg)
+	if cfg.Vectors != "" {
+		if e.vectors, err = text.ReadVectors(ctx, cfg.Vectors, e.vocabularies.Words); err != nil {
+			return nil, err
+		}
+		e.vocabularies.Known = e.vocabularies.Words.Len() // a vector makes a rare word known
+	}
+	for _, d := range []*corpus{e.learn, e.valid} {
+		e.vocabularies.apply(d, &cfg)
+	}
+	return e, nil
 }
 
 // settleScheme returns the scheme given, if the tags mark spans, or the one
@@ -170,9 +196,9 @@ func (m *Model) fit(ctx context.Context, learn, valid *corpus, o *train.Run) (*t
 		Weight:    func(b *batch) float64 { return float64(b.items) },
 	}
 	if valid.observed > 0 {
-		job.Metric = "-accuracy"
+		job.Metric, job.Metrics = "-accuracy", []string{"-accuracy", "loss"}
 		if m.spans() {
-			job.Metric = "-f1"
+			job.Metric, job.Metrics = "-f1", []string{"-f1", "-precision", "-recall", "loss"}
 		}
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
 			return m.validate(ctx, t, valid)

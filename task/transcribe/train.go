@@ -127,7 +127,10 @@ func (a *alphabet) spell(c *speech.Dataset) (notes []string) {
 
 // fit runs the training loop.
 func (m *Model) fit(ctx context.Context, learn, valid *speech.Dataset, o *train.Run) (*train.Result, error) {
-	job := &speech.Job{Setup: &m.cfg.Setup, Slab: m.slab, Learn: learn, Valid: valid, Outputs: m.alphabet.Units, Metric: "cer", Loss: m.loss}
+	job := &speech.Job{
+		Setup: &m.cfg.Setup, Slab: m.slab, Learn: learn, Valid: valid, Outputs: m.alphabet.Units,
+		Metric: "cer", Metrics: []string{"cer", "wer", "loss"}, Loss: m.loss,
+	}
 	if len(valid.List) > 0 {
 		job.Validate = func(ctx context.Context, t *tensor.Tape) (map[string]float64, error) {
 			return m.validate(ctx, t, valid)

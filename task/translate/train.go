@@ -2,6 +2,7 @@ package translate
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/optim"
@@ -34,20 +35,11 @@ func Train(ctx context.Context, d *Data, cfg Config, run *train.Run) (*Model, *t
 // prepare settles the configuration on the pairs and makes the untrained model.
 func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*training, error) {
 	pairs := d.Of(task.Training)
-	tok, err := makeTokenizers(ctx, pairs, &cfg)
+	e, err := task.Once(ctx, &d.read, d.key(&cfg), func() (*tokenized, error) { return d.tokenize(ctx, &cfg) })
 	if err != nil {
 		return nil, err
 	}
-	r := &training{held: d.Of(task.Validation)}
-	if r.pairs, err = encodePairs(ctx, pairs, &cfg, tok); err != nil {
-		return nil, err
-	}
-	if r.pairs.source.len() == 0 {
-		return nil, data.Errorf("no pair of sentences is left to learn from")
-	}
-	if r.valid, err = encodePairs(ctx, r.held, &cfg, tok); err != nil {
-		return nil, err
-	}
+	r := &training{pairs: e.pairs, valid: e.valid, held: d.Of(task.Validation)}
 	cfg.settle(len(r.pairs.target.ids) + r.pairs.target.len())
 	if cfg.BLEUTokenizer == "" {
 		cfg.BLEUTokenizer = BLEUTokenizer(func(yield func(string) bool) {
@@ -58,7 +50,7 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*trai
 			}
 		})
 	}
-	if r.m, err = newModel(cfg, tok, on); err != nil {
+	if r.m, err = newModel(cfg, e.tokenizers, on); err != nil {
 		return nil, err
 	}
 	r.m.notes = append(r.pairs.notes("training", cfg.MaxLength), r.valid.notes("validation", cfg.MaxLength)...)
@@ -66,6 +58,35 @@ func prepare(ctx context.Context, d *Data, cfg Config, on *tensor.Device) (*trai
 		r.m.most = max(r.m.most, len(r.pairs.source.at(i))-1)
 	}
 	return r, nil
+}
+
+// tokenized is the pairs as tokens, which trainings share and do not change.
+type tokenized struct {
+	tokenizers   tokenizers
+	pairs, valid *corpus
+}
+
+// key has all that decides how pairs are encoded, and which pairs of the data are meant.
+func (d *Data) key(c *Config) string {
+	pairs, held := d.Of(task.Training), d.Of(task.Validation)
+	return fmt.Sprintf("%p %d %p %d %#v", pairs, len(pairs), held, len(held),
+		[]any{c.Tokens, c.Segmenter, c.VocabularySize, c.MinCount, c.Separate, c.Case, c.Tokenizer, c.TargetTokenizer, c.MaxLength})
+}
+
+// tokenize makes the tokenizers and encodes the pairs of training and validation.
+func (d *Data) tokenize(ctx context.Context, cfg *Config) (e *tokenized, err error) {
+	e = &tokenized{}
+	if e.tokenizers, err = makeTokenizers(ctx, d.Of(task.Training), cfg); err != nil {
+		return nil, err
+	}
+	if e.pairs, err = encodePairs(ctx, d.Of(task.Training), cfg, e.tokenizers); err != nil {
+		return nil, err
+	}
+	if e.pairs.source.len() == 0 {
+		return nil, data.Errorf("no pair of sentences is left to learn from")
+	}
+	e.valid, err = encodePairs(ctx, d.Of(task.Validation), cfg, e.tokenizers)
+	return e, err
 }
 
 // training is the state of a training run.
@@ -103,6 +124,7 @@ func (r *training) fit(ctx context.Context, o *train.Run) (*train.Result, error)
 	if r.valid.source.len() > 0 {
 		job.Validate = r.validate
 		job.Metric = map[string]string{"bleu": "-bleu", "chrf": "-chrf", "loss": "loss"}[cfg.Select]
+		job.Metrics = []string{"-bleu", "-chrf", "loss"}
 	} else {
 		options.Patience = 0
 	}

@@ -87,7 +87,8 @@ func (f pairFiles) check(name string) error {
 type Data struct {
 	task.Parts[data.Pair]
 	task.Source
-	file string // of the training pairs, for errors
+	file string    // of the training pairs, for errors
+	read task.Memo // of trainings: the pairs as tokens
 }
 
 // Read reads pairs. Without validation files, the share Config.Holdout of the

@@ -78,7 +78,7 @@ func BenchmarkCheckpoint(b *testing.B) {
 				}
 				save += time.Since(began)
 				began = time.Now()
-				if got, err := s.Restore(b.Context(), 0); err != nil || len(got) != len(blob) {
+				if got, err := s.Restore(b.Context(), 0, 0); err != nil || len(got) != len(blob) {
 					b.Fatal(err)
 				}
 				restore += time.Since(began)

@@ -34,7 +34,7 @@ func TestOpenErrors(t *testing.T) {
 	must(t, s.Close())
 	db, err = sql.Open("sqlite", newer)
 	must(t, err)
-	_, err = db.Exec(`UPDATE tune_study SET format = 2`)
+	_, err = db.Exec(`UPDATE tune_study SET format = 3`)
 	must(t, err)
 	must(t, db.Close())
 
@@ -53,7 +53,7 @@ func TestOpenErrors(t *testing.T) {
 		{file("notes.txt", strings.Repeat("Not a database, but some notes. ", 100)), true, "notes.txt: it is no study: expected an SQLite database; give the study another path"},
 		{file("short.txt", "notes"), true, "short.txt: it is no study: expected an SQLite database; give the study another path"},
 		{other, true, "other.db: it is the database of another application; give the study another path"},
-		{newer, true, "newer.db: it is a study of format 2, and this carousel reads 1; use the version of carousel that began the study"},
+		{newer, true, "newer.db: it is a study of format 3, and this carousel reads 2; use the version of carousel that began the study"},
 		{"postgres://host:port/x", true, "the study's address is not understood: "},
 	} {
 		before, _ := os.ReadFile(c.address)
@@ -73,6 +73,32 @@ func TestOpenErrors(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "none.db")); err == nil {
 		t.Error("a file was made though none was wanted")
+	}
+}
+
+// Where there is no study, and none is to be made, nothing is.
+func TestNone(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.db")
+	must(t, os.WriteFile(empty, nil, 0o600))
+	for name, address := range map[string]func(t *testing.T) string{
+		"sqlite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "study.db") },
+		"empty":    func(*testing.T) string { return empty },
+		"postgres": func(t *testing.T) string { return newPostgresStudy(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := address(t)
+			for range 2 {
+				if s, err := Open(t.Context(), address, false); !errors.Is(err, ErrNone) {
+					t.Fatal(s, err)
+				}
+			}
+			s, err := Open(t.Context(), address, true)
+			must(t, err)
+			must(t, s.Close())
+			s, err = Open(t.Context(), address, false)
+			must(t, err)
+			must(t, s.Close())
+		})
 	}
 }
 
@@ -218,6 +244,45 @@ func TestPublicHasNoPassword(t *testing.T) {
 	} {
 		if got := Public(address); got != want {
 			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+}
+
+// A file gives the room of checkpoints that are gone back, and keeps what is left.
+func TestShrinks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "study.db")
+	s, err := Open(t.Context(), path, true)
+	must(t, err)
+	ctx := t.Context()
+	var pieces []int
+	blob := make([]byte, 1<<20)
+	for n := range 6 {
+		must(t, s.Add(ctx, running(n), time.Hour))
+		must(t, s.Checkpoint(ctx, n, 1, blob))
+		must(t, s.Finish(ctx, &tune.Piece{N: n, Epoch: 1, State: tune.Paused}, false))
+		pieces = append(pieces, n)
+	}
+	closed := func() int64 {
+		t.Helper()
+		must(t, s.Close())
+		info, err := os.Stat(path)
+		must(t, err)
+		if s, err = Open(ctx, path, false); err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	defer func() { s.Close() }()
+	before := closed()
+	must(t, s.Discard(ctx, pieces[:2])) // the next ones fill it
+	some := closed()
+	must(t, s.Discard(ctx, pieces[:5]))
+	if after := closed(); before < 6<<20 || some != before || after < 1<<20 || after > 5<<20/4 {
+		t.Errorf("%d bytes with 6 MiB of checkpoints, %d with 4, %d with 1", before, some, after)
+	}
+	for n := range 6 {
+		if got, err := s.Restore(ctx, n, 0); err != nil || (n == 5) != (len(got) == len(blob)) {
+			t.Errorf("trial %d: %d bytes, %v", n, len(got), err)
 		}
 	}
 }

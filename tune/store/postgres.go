@@ -72,7 +72,7 @@ func (s *postgresServer) prepare(t transaction, mayCreate bool) error {
 	case there:
 		return checkFormat(t, s.name)
 	case !mayCreate:
-		return &data.InputError{File: s.name, Problem: "it holds no study", Fix: "look at the database's name, and at search_path"}
+		return noStudy(s.name, "it holds no study", "look at the database's name, and at search_path")
 	}
 	if path := s.config.RuntimeParams["search_path"]; schema == "" && path != "" {
 		if _, err := t.exec(`CREATE SCHEMA ` + pgx.Identifier{path}.Sanitize()); err != nil {
@@ -85,6 +85,9 @@ func (s *postgresServer) prepare(t transaction, mayCreate bool) error {
 func (s *postgresServer) now() string {
 	return `CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)`
 }
+
+// shrink leaves it to the server, which uses the room of deleted rows again.
+func (s *postgresServer) shrink(context.Context) error { return nil }
 
 // take returns a connection that no other goroutine uses.
 func (s *postgresServer) take(ctx context.Context) (*pgx.Conn, error) {

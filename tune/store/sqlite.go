@@ -37,7 +37,7 @@ func openSQLite(ctx context.Context, path string, mayCreate bool) (database, err
 		return nil, &data.InputError{Problem: "the study has no address", Fix: "name a file, or postgres://host/database"}
 	case errors.Is(err, os.ErrNotExist):
 		if !mayCreate {
-			return nil, wrong("there is no such study", "look at the path")
+			return nil, noStudy(path, "there is no such study", "look at the path")
 		}
 		if _, err := os.Stat(filepath.Dir(path)); err != nil {
 			return nil, wrong("its folder does not exist", "make it: mkdir -p "+filepath.Dir(path))
@@ -52,7 +52,7 @@ func openSQLite(ctx context.Context, path string, mayCreate bool) (database, err
 		there = info.Size() > 0
 	}
 	if !there && !mayCreate {
-		return nil, wrong("the file is empty", "look at the path")
+		return nil, noStudy(path, "the file is empty", "look at the path")
 	}
 	full, err := filepath.Abs(path)
 	if err != nil {
@@ -72,9 +72,15 @@ func openSQLite(ctx context.Context, path string, mayCreate bool) (database, err
 		return nil, err
 	}
 	f := &sqliteFile{path: path, db: db, writing: make(chan struct{}, 1)}
-	if err := f.prepare(ctx, mayCreate); err != nil {
+	if !there {
+		_, err = db.ExecContext(ctx, `PRAGMA auto_vacuum = INCREMENTAL`) // for shrink; it is only taken by a file without tables
+	}
+	if err == nil {
+		err = f.prepare(ctx, mayCreate)
+	}
+	if err != nil {
 		db.Close()
-		return nil, err
+		return nil, f.explain(err)
 	}
 	return f, nil
 }
@@ -96,7 +102,7 @@ func (f *sqliteFile) prepare(ctx context.Context, mayCreate bool) error {
 		case len(names) > 0:
 			return &data.InputError{File: f.path, Problem: "it is the database of another application", Fix: "give the study another path"}
 		case !mayCreate:
-			return &data.InputError{File: f.path, Problem: "it holds no study", Fix: "look at the path"}
+			return noStudy(f.path, "it holds no study", "look at the path")
 		}
 		return create(t, sqliteDialect)
 	})
@@ -119,6 +125,18 @@ func (f *sqliteFile) prepare(ctx context.Context, mayCreate bool) error {
 }
 
 func (f *sqliteFile) now() string { return `CAST(unixepoch('subsec') * 1000 AS INTEGER)` }
+
+// shrink cuts the file off behind what is used if that is less than half of it. Otherwise the next checkpoints fill it.
+func (f *sqliteFile) shrink(ctx context.Context) error {
+	return f.do(ctx, false, func(t transaction) error {
+		free, pages := 0, 0
+		err := t.query(`SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count`, nil, []any{&free, &pages}, once)
+		if err != nil || 2*free <= pages {
+			return err
+		}
+		return t.query(`PRAGMA incremental_vacuum`, nil, nil, once) // an empty row for each page
+	})
+}
 
 func (f *sqliteFile) close() error { return f.db.Close() }
 

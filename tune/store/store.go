@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -21,7 +22,7 @@ import (
 )
 
 // format is the version of the tables below.
-const format = 1
+const format = 2
 
 // tables is the schema; {int}, {blob} and {compact} are the dialect's. The one row of tune_study
 // counts the changes of pieces. A transaction that makes one begins with counting it, which locks the row,
@@ -36,6 +37,7 @@ CREATE TABLE tune_study (
 CREATE TABLE tune_pieces (
 	n {int} PRIMARY KEY,
 	trial {int} NOT NULL,
+	seed {int} NOT NULL, -- above 0: of a repeat
 	params TEXT NOT NULL, -- JSON
 	origin TEXT NOT NULL,
 	start {int} NOT NULL,
@@ -59,7 +61,7 @@ CREATE TABLE tune_points (
 	objectives TEXT NOT NULL, -- JSON
 	PRIMARY KEY (n, at)
 ) {compact};
-CREATE TABLE tune_checkpoints (trial {int} PRIMARY KEY, checkpoint {blob} NOT NULL);
+CREATE TABLE tune_checkpoints (trial {int} NOT NULL, seed {int} NOT NULL, checkpoint {blob} NOT NULL, PRIMARY KEY (trial, seed));
 CREATE TABLE tune_queue (place {int} PRIMARY KEY, params TEXT NOT NULL);
 CREATE TABLE tune_texts (name {blob} PRIMARY KEY, text {blob} NOT NULL);
 `
@@ -78,7 +80,7 @@ func create(t transaction, dialect *strings.Replacer) error {
 	return err
 }
 
-// checkFormat returns an error if the tables are those of a newer version.
+// checkFormat returns an error if the tables are those of another version.
 func checkFormat(t transaction, name string) error {
 	version := 0
 	err := t.query(`SELECT format FROM tune_study`, nil, []any{&version}, func() error { return nil })
@@ -95,6 +97,8 @@ type database interface {
 	do(ctx context.Context, readOnly bool, f func(transaction) error) error
 	// now is an expression for the time in ms since 1970 by the database's clock.
 	now() string
+	// shrink gives the system the room back that is no longer used, if that is much and the database can.
+	shrink(ctx context.Context) error
 	close() error
 }
 
@@ -105,10 +109,19 @@ type transaction interface {
 	query(query string, args []any, dest []any, each func() error) error
 }
 
+// ErrNone is the cause of [Open]'s error where there is no study and none is to be made.
+var ErrNone = errors.New("tune/store: there is no study")
+
+func noStudy(name, problem, fix string) error {
+	err := data.Errorf("%w", ErrNone)
+	err.File, err.Problem, err.Fix = name, problem, fix
+	return err
+}
+
 // Open opens the study at an address, which is a file's path, or a connection to PostgreSQL as its own
 // programs take it, such as postgres://user:password@host/database. If there is none it is made if create is
 // set. Several studies share a PostgreSQL database by schemas: postgres://host/database?search_path=name.
-// Errors are of type *data.InputError where the address is wrong or what is there is no study.
+// Errors are of type *data.InputError where the address is wrong or what is there is no study, which is [ErrNone] if nothing is there.
 func Open(ctx context.Context, address string, create bool) (tune.Store, error) {
 	var db database
 	var err error
@@ -210,9 +223,9 @@ func (s *store) Read(ctx context.Context, since int64) (pieces []*tune.Piece, re
 		var p tune.Piece
 		var params, result, measures string
 		byN := map[int]*tune.Piece{}
-		err = t.query(`SELECT n, trial, params, origin, start, until, epoch, worker, state, result, measures, error, seconds
+		err = t.query(`SELECT n, trial, seed, params, origin, start, until, epoch, worker, state, result, measures, error, seconds
 			FROM tune_pieces WHERE revision > $1 ORDER BY n`, []any{since},
-			[]any{&p.N, &p.Trial, &params, &p.Origin, &p.From, &p.Until, &p.Epoch, &p.Worker, (*string)(&p.State), &result, &measures, &p.Error, &p.Seconds},
+			[]any{&p.N, &p.Trial, &p.Seed, &params, &p.Origin, &p.From, &p.Until, &p.Epoch, &p.Worker, (*string)(&p.State), &result, &measures, &p.Error, &p.Seconds},
 			func() (err error) {
 				one := p
 				if one.Values, err = decodeParams(params); err != nil {
@@ -265,9 +278,9 @@ func (s *store) Add(ctx context.Context, p *tune.Piece, lease time.Duration) err
 		case p.N > next:
 			return fmt.Errorf("tune: piece %d is added before piece %d", p.N, next)
 		}
-		_, err = t.exec(`INSERT INTO tune_pieces (n, trial, params, origin, start, until, epoch, worker, state, result, measures, error, seconds, lease, revision)
-			VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $8, 'null', 'null', '', 0, `+s.db.now()+` + $9, $10)`,
-			p.N, p.Trial, params, p.Origin, p.From, p.Until, clean(p.Worker), string(p.State), lease.Milliseconds(), revision)
+		_, err = t.exec(`INSERT INTO tune_pieces (n, trial, seed, params, origin, start, until, epoch, worker, state, result, measures, error, seconds, lease, revision)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8, $9, 'null', 'null', '', 0, `+s.db.now()+` + $10, $11)`,
+			p.N, p.Trial, p.Seed, params, p.Origin, p.From, p.Until, clean(p.Worker), string(p.State), lease.Milliseconds(), revision)
 		return err
 	})
 }
@@ -328,24 +341,24 @@ func (s *store) Checkpoint(ctx context.Context, n, epoch int, blob []byte) error
 		if err := changed(t, tune.ErrFenced, `UPDATE tune_pieces SET epoch = epoch`+held, n, epoch); err != nil {
 			return err
 		}
-		trial := 0
-		if err := t.query(`SELECT trial FROM tune_pieces WHERE n = $1`, []any{n}, []any{&trial}, once); err != nil {
-			return err
-		}
 		if blob == nil {
-			_, err := t.exec(`DELETE FROM tune_checkpoints WHERE trial = $1`, trial)
+			_, err := t.exec(discard, n)
 			return err
 		}
-		_, err := t.exec(`INSERT INTO tune_checkpoints (trial, checkpoint) VALUES ($1, $2)
-			ON CONFLICT (trial) DO UPDATE SET checkpoint = excluded.checkpoint`, trial, blob)
+		_, err := t.exec(`INSERT INTO tune_checkpoints (trial, seed, checkpoint) VALUES (
+			(SELECT trial FROM tune_pieces WHERE n = $1), (SELECT seed FROM tune_pieces WHERE n = $1), $2)
+			ON CONFLICT (trial, seed) DO UPDATE SET checkpoint = excluded.checkpoint`, n, blob)
 		return err
 	})
 }
 
-func (s *store) Restore(ctx context.Context, trial int) (blob []byte, err error) {
+// discard removes the checkpoint of the trial or repeat of piece $1.
+const discard = `DELETE FROM tune_checkpoints WHERE (trial, seed) = (SELECT trial, seed FROM tune_pieces WHERE n = $1)`
+
+func (s *store) Restore(ctx context.Context, trial, seed int) (blob []byte, err error) {
 	err = s.read(ctx, func(t transaction) error {
 		blob = nil
-		return t.query(`SELECT checkpoint FROM tune_checkpoints WHERE trial = $1`, []any{trial}, []any{&blob}, func() error {
+		return t.query(`SELECT checkpoint FROM tune_checkpoints WHERE trial = $1 AND seed = $2`, []any{trial, seed}, []any{&blob}, func() error {
 			if blob == nil {
 				blob = []byte{} // an empty one, as SQLite's driver has it
 			}
@@ -355,7 +368,7 @@ func (s *store) Restore(ctx context.Context, trial int) (blob []byte, err error)
 	return blob, err
 }
 
-func (s *store) Finish(ctx context.Context, p *tune.Piece, discard bool) error {
+func (s *store) Finish(ctx context.Context, p *tune.Piece, ends bool) error {
 	return s.write(ctx, func(t transaction) error {
 		revision, err := count(t)
 		if err != nil {
@@ -363,12 +376,32 @@ func (s *store) Finish(ctx context.Context, p *tune.Piece, discard bool) error {
 		}
 		err = changed(t, tune.ErrFenced, `UPDATE tune_pieces SET state = $3, result = $4, measures = $5, error = $6, seconds = $7, revision = $8`+held,
 			p.N, p.Epoch, string(p.State), encodeNumbers(p.Result), encodeMeasures(p.Measures), clean(p.Error), p.Seconds, revision)
-		if err != nil || !discard {
+		if err != nil || !ends {
 			return err
 		}
-		_, err = t.exec(`DELETE FROM tune_checkpoints WHERE trial = (SELECT trial FROM tune_pieces WHERE n = $1)`, p.N)
+		_, err = t.exec(discard, p.N)
 		return err
 	})
+}
+
+func (s *store) Discard(ctx context.Context, pieces []int) error {
+	err := s.write(ctx, func(t transaction) error {
+		if _, err := count(t); err != nil { // no piece has changed, but none may begin before this is done
+			return err
+		}
+		for list := range slices.Chunk(pieces, 1000) {
+			numbers := strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
+			if _, err := t.exec(`DELETE FROM tune_checkpoints WHERE (trial, seed) IN
+				(SELECT trial, seed FROM tune_pieces GROUP BY trial, seed HAVING max(n) IN (` + numbers + `))`); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.db.shrink(ctx)
 }
 
 func (s *store) Enqueue(ctx context.Context, v tune.Values) error {
@@ -422,18 +455,4 @@ func (s *store) Get(ctx context.Context, name string) (string, error) {
 		return t.query(`SELECT text FROM tune_texts WHERE name = $1`, []any{[]byte(name)}, []any{&text}, once)
 	})
 	return string(text), err
-}
-
-func (s *store) Names(ctx context.Context, prefix string) (list []string, err error) {
-	err = s.read(ctx, func(t transaction) error {
-		list = nil
-		var name []byte
-		return t.query(`SELECT name FROM tune_texts WHERE name >= $1 AND length(text) > 0 ORDER BY name`, []any{[]byte(prefix)}, []any{&name}, func() error {
-			if strings.HasPrefix(string(name), prefix) {
-				list = append(list, string(name))
-			}
-			return nil
-		})
-	})
-	return list, err
 }

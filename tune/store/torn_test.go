@@ -24,7 +24,7 @@ func TestTorn(t *testing.T) {
 		list, revision := all(t, s, 0)
 		text := fmt.Sprintf("%d %+v", revision, list)
 		for trial := range 12 {
-			blob, err := s.Restore(t.Context(), trial)
+			blob, err := s.Restore(t.Context(), trial, 0)
 			must(t, err)
 			text += fmt.Sprintf(" %d:%x", len(blob), blob[:min(len(blob), 4)])
 		}

@@ -32,7 +32,9 @@ import (
 // as many units of work, so that a pruner can end the program; "value" or the name of an objective its value; another
 // name a number for constraints.
 //
-// Where a run is to end, the program gets SIGTERM and is killed ten seconds later. An exit code other than 0 is a failure.
+// Where a run is to end, the program gets SIGTERM and is killed ten seconds later, with all that it has started in its process group;
+// likewise if this process is killed. On Windows it is killed at once, without what it has started, and goes on if this process is killed.
+// An exit code other than 0 is a failure.
 type Command struct {
 	line       string
 	args       []string
@@ -124,8 +126,13 @@ func (c *Command) Resumable() bool { return false }
 // Measured is empty: a program's numbers are taken as functions of its parameters and seed.
 func (c *Command) Measured(*tune.Space) []string { return nil }
 
-// Check returns a *data.InputError for a placeholder that is no parameter of the space.
+// Check returns a *data.InputError for a program that cannot be found, and for a placeholder that is no parameter of the space.
 func (c *Command) Check(s *tune.Space) error {
+	if !placeholder.MatchString(c.args[0]) {
+		if _, err := exec.LookPath(c.args[0]); err != nil {
+			return cannotStart(c.args[0], err)
+		}
+	}
 	names := []string{"trial", "seed"}
 	for _, p := range s.Params {
 		names = append(names, p.Name)
@@ -138,6 +145,10 @@ func (c *Command) Check(s *tune.Space) error {
 		}
 	}
 	return nil
+}
+
+func cannotStart(program string, err error) error {
+	return &data.InputError{Problem: fmt.Sprintf("command: %s cannot be started: %v", program, err), Fix: "name a program that is there"}
 }
 
 // fill replaces the placeholders of an argument.
@@ -170,26 +181,25 @@ func (c *Command) Try(ctx context.Context, r *Run) (*Score, error) {
 		return nil, err
 	}
 	p := exec.CommandContext(ctx, args[0], args[1:]...)
-	p.Env = append(os.Environ(), "CAROUSEL_TRIAL="+values["trial"], "CAROUSEL_SEED="+seed, "CAROUSEL_PARAMS="+string(params))
+	p.Env = append(os.Environ(), "CAROUSEL_ALONE=1", "CAROUSEL_TRIAL="+values["trial"], "CAROUSEL_SEED="+seed, "CAROUSEL_PARAMS="+string(params))
 	for _, name := range []string{"OMP_NUM_THREADS", "GOMAXPROCS"} {
 		if os.Getenv(name) == "" {
 			p.Env = append(p.Env, name+"="+strconv.Itoa(par.Workers()))
 		}
 	}
 	p.WaitDelay = grace
-	inOwnGroup(p)
+	ended := inOwnGroup(p)
 	faults := &lastLine{}
 	p.Stderr = faults
 	told := &output{command: c, run: r, end: end, measures: map[string]float64{}}
 	p.Stdout = told
 	if err := p.Start(); err != nil {
-		return nil, &fatal{&data.InputError{Problem: fmt.Sprintf("command: %s cannot be started: %v", args[0], err), Fix: "name a program that is there"}}
+		ended(false)
+		return nil, &fatal{cannotStart(args[0], err)}
 	}
 	exit := p.Wait()
-	told.take() // a last line without an end
-	if ctx.Err() != nil {
-		killGroup(p) // what it has started and left behind
-	}
+	told.take()             // a last line without an end
+	ended(ctx.Err() != nil) // with what it has started and left behind
 	if errors.Is(exit, exec.ErrWaitDelay) {
 		exit = nil // it ended well; what it has started still holds its output
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -29,6 +30,15 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	case "run":
+		c, err := NewCommand(os.Args[2], nil, 1, 9)
+		if err == nil {
+			_, err = c.Try(context.Background(), &Run{Space: &tune.Space{}, Report: func(at, _ int, _ []float64) (bool, error) {
+				fmt.Println(at)
+				return false, nil
+			}})
+		}
+		fmt.Println(err)
 	case "value":
 		fmt.Println("read 500 rows")
 		fmt.Printf("done, loss: %v\n", x*x)
@@ -143,7 +153,7 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
-	c, err := NewCommand("a {wdith}", nil, 0, 0)
+	c, err := NewCommand("go {wdith}", nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,13 +161,20 @@ func TestCommandLine(t *testing.T) {
 	if err := c.Check(space(t, "width: {low: 1, high: 2}")); err == nil || err.Error() != want {
 		t.Error(err)
 	}
+	s := space(t, line)
+	var input *data.InputError
 	missing, err := NewCommand("/there/is/no/such/program {x}", nil, 0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := space(t, line)
+	if _, _, err := Begin(missing, s, tune.Options{}); !errors.As(err, &input) || !strings.Contains(err.Error(), "/there/is/no/such/program cannot be started") {
+		t.Error(err)
+	}
+	if missing, err = NewCommand("/there/is/no/such/program{x} {x}", nil, 0, 0); err != nil { // it is known when a trial begins
+		t.Fatal(err)
+	}
 	err = Work(t.Context(), study(t, missing, s, tune.NewMemory(), tune.Options{Trials: 3, Sampler: "random"}), missing, &Options{})
-	if err == nil || !strings.Contains(err.Error(), "/there/is/no/such/program cannot be started") {
+	if !errors.As(err, &input) || !strings.Contains(err.Error(), "/there/is/no/such/program0.5 cannot be started") {
 		t.Error(err)
 	}
 }
@@ -226,14 +243,45 @@ func TestCommandWithOffspring(t *testing.T) {
 	if err != nil || s.Measures["pid"] < 1 {
 		t.Fatal(s, err)
 	}
-	child, err := os.FindProcess(int(s.Measures["pid"]))
+	waitGone(t, int(s.Measures["pid"]))
+}
+
+// waitGone waits until a process has ended.
+func waitGone(t *testing.T, pid int) {
+	child, err := os.FindProcess(pid)
 	for try := 0; err == nil && child.Signal(syscall.Signal(0)) == nil; try++ {
-		if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Pid)); strings.Contains(string(stat), ") Z ") {
+		if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); strings.Contains(string(stat), ") Z ") {
 			break // dead, and not yet fetched by whoever inherits it
 		}
-		if try == 500 {
+		if try == 1000 {
 			t.Fatal("it is still there")
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// A program, and what it has started, ends with the process that started it, also if that is killed.
+func TestCommandOfTheKilled(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("sh")
+	}
+	w := exec.Command(os.Args[0], "run", `sh -c "sleep 100 & echo at=$! value=1; echo at=$$ value=1; wait"`)
+	w.Env = append(os.Environ(), "CAROUSEL_TEST_PROGRAM=1")
+	out, err := w.StdoutPipe()
+	if err == nil {
+		err = w.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var child, program int
+	if _, err := fmt.Fscan(out, &child, &program); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Wait()
+	waitGone(t, program)
+	waitGone(t, child)
 }

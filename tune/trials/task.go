@@ -65,8 +65,7 @@ const mostReadings = 4
 
 // NewTask reads the data of a task once for all trials, and finds out how long a training with the settings
 // base is. objectives are names: none, or "", is the metric by which the training chooses its weights; others are those
-// that its validation reports, with "-" before the name where more is better and that is not known, [Latency]
-// and [Size]. The values of metrics are those of the epoch that the training chooses.
+// that its validation reports, [Latency] and [Size]. The values of metrics are those of the epoch that the training chooses.
 //
 // Data without a validation part are a *data.InputError; other errors are those of [task.Kind.Read] and of
 // a training.
@@ -101,7 +100,10 @@ func NewTask(ctx context.Context, k *task.Kind, files any, base task.Config, obj
 		objectives = []string{""}
 	}
 	for _, name := range objectives {
-		o := t.objective(strings.TrimSpace(name))
+		o, err := t.objective(strings.TrimSpace(name))
+		if err != nil {
+			return nil, err
+		}
 		if slices.ContainsFunc(t.objectives, func(p tune.Objective) bool { return p.Name == o.Name }) {
 			return nil, &data.InputError{Problem: fmt.Sprintf("the objective %s is given twice", o.Name), Fix: "name each once"}
 		}
@@ -113,21 +115,18 @@ func NewTask(ctx context.Context, k *task.Kind, files any, base task.Config, obj
 	return t, nil
 }
 
-// objective returns the objective of a name.
-func (t *Task) objective(name string) tune.Objective {
-	metric, larger := strings.CutPrefix(t.plan.Metric, "-")
-	bare, more := strings.CutPrefix(name, "-")
-	switch {
-	case name == "" || bare == metric:
-		return tune.Objective{Name: metric, Maximize: larger}
-	case more:
-		return tune.Objective{Name: bare, Maximize: true}
+// objective returns the objective of a name. Whether more of a metric is better is the task's to say.
+func (t *Task) objective(name string) (tune.Objective, error) {
+	var names []string
+	for _, metric := range slices.Concat(t.plan.Metrics, []string{Latency, Size}) {
+		bare, more := strings.CutPrefix(metric, "-")
+		if name == bare || name == metric || name == "" && metric == t.plan.Metric {
+			return tune.Objective{Name: bare, Maximize: more}, nil
+		}
+		names = append(names, bare)
 	}
-	return tune.Objective{Name: name, Maximize: slices.Contains(moreIsBetter, name)}
+	return tune.Objective{}, &data.InputError{Problem: fmt.Sprintf("objective %q: expected one of %s", name, strings.Join(names, ", ")), Fix: "name one of these"}
 }
-
-// moreIsBetter are the metrics of the tasks of which more is better.
-var moreIsBetter = []string{"accuracy", "macro_f1", "f1", "precision", "recall", "bleu", "chrf"}
 
 // Name is the task and the settings that differ from its defaults.
 func (t *Task) Name() string { return t.Kind.Name + "\n" + t.recipe(t.Base) }
@@ -368,9 +367,7 @@ func (w *training) train(ctx context.Context, d task.Data, cfg task.Config) (*Sc
 func (w *training) start(p train.Plan) error {
 	w.epochs, w.weights = p.Epochs, p.Weights
 	for _, r := range p.History {
-		if err := w.take(r); err != nil {
-			return err
-		}
+		w.take(r)
 	}
 	behind := 0
 	if n := len(p.History); n > 0 {
@@ -388,22 +385,17 @@ func (w *training) start(p train.Plan) error {
 func (w *training) step(s train.Step) error {
 	const vectors = 5 // weights, gradients, two moments, the best weights
 	if need := s.TapeBytes + vectors*4*int64(w.weights); w.run.Memory > 0 && need > w.run.Memory {
-		return &outOfMemory{need, w.run.Memory}
+		return overShare(need, w.run.Memory)
 	}
 	return nil
 }
 
 // take compares an epoch with the best so far, as [train.Fit] does.
-func (w *training) take(r train.Record) error {
-	for _, o := range w.objectives {
-		if _, has := r.Val[o.Name]; !has && r.Val != nil && o.Name != Latency && o.Name != Size {
-			return &fatal{&data.InputError{Problem: fmt.Sprintf("objective %q: expected %s, %s or what the validation of %s reports: %s", o.Name, Latency, Size, w.Kind.Name, strings.Join(slices.Sorted(maps.Keys(r.Val)), ", ")), Fix: "name one of these"}}
-		}
-	}
+func (w *training) take(r train.Record) {
 	metric, larger := strings.CutPrefix(w.plan.Metric, "-")
 	v, has := r.Val[metric]
 	if !has || math.IsNaN(v) {
-		return nil
+		return
 	}
 	if larger {
 		v = -v
@@ -414,17 +406,16 @@ func (w *training) take(r train.Record) error {
 			best = -best
 		}
 		if !(v < best || v == best && r.Val["loss"] < w.best.Val["loss"]) {
-			return nil
+			return
 		}
 	}
 	w.best = &r
-	return nil
 }
 
 // validated reports an epoch. It does so before a checkpoint has it.
 func (w *training) validated(r train.Record) (err error) {
-	if err := w.take(r); err != nil || w.best == nil {
-		return err
+	if w.take(r); w.best == nil {
+		return nil
 	}
 	w.stopped, err = w.run.Report(r.Epoch, r.Step, w.score().Values)
 	return err

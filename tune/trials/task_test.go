@@ -300,15 +300,16 @@ func TestFailures(t *testing.T) {
 	if _, err := NewTask(t.Context(), k, files, cfg, []string{"latency", "accuracy"}); err == nil || err.Error() != "the first objective is latency, for which the least network is the best; name a metric before it, such as accuracy,latency" {
 		t.Error(err)
 	}
-	wrong, err := NewTask(t.Context(), k, files, cfg, []string{"f2"})
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"f2", "-loss", "-size"} {
+		_, err := NewTask(t.Context(), k, files, cfg, []string{name})
+		var input *data.InputError
+		if !errors.As(err, &input) || err.Error() != fmt.Sprintf("objective %q: expected one of accuracy, macro_f1, loss, latency, size; name one of these", name) {
+			t.Error(err)
+		}
 	}
-	s = space(t, "lr: {low: 1e-3, high: 1e-1, log: true, default: 0.004}")
-	err = Work(t.Context(), study(t, wrong, s, tune.NewMemory(), tune.Options{Trials: 3, Sampler: "random"}), wrong, &Options{})
-	var input *data.InputError
-	if !errors.As(err, &input) || err.Error() != `objective "f2": expected latency, size or what the validation of classify reports: accuracy, loss, macro_f1; name one of these` {
-		t.Error(err)
+	all, err := NewTask(t.Context(), k, files, cfg, []string{"-macro_f1", "accuracy", "loss", "size"})
+	if want := []tune.Objective{{Name: "macro_f1", Maximize: true}, {Name: "accuracy", Maximize: true}, {Name: "loss"}, {Name: "size"}}; err != nil || !slices.Equal(all.Objectives(), want) {
+		t.Errorf("%+v, %v", all, err)
 	}
 }
 

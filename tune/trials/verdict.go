@@ -3,14 +3,10 @@ package trials
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"gonum.org/v1/gonum/stat"
@@ -56,56 +52,36 @@ func finalists(study *tune.Study, list []*tune.Record) (best []int, defaults int
 	return best, defaults
 }
 
-// repeated is the text of a run with another seed: who does it and until when, and then its result.
-type repeated struct {
-	Worker string    `json:"worker"`
-	Until  time.Time `json:"until,omitzero"` // when another worker may take it
-	Done   bool      `json:"done,omitempty"`
-	Values []float64 `json:"values,omitempty"`
-	Broken []string  `json:"broken,omitempty"` // measured constraints that it does not keep
-	Error  string    `json:"error,omitempty"`
-}
-
-// repeatLease is how long a repeat whose worker is lost stays with it. It is by the clocks of the workers' machines: where
-// they differ by more, a repeat is computed twice, and the first result counts.
-const repeatLease = time.Minute
-
-func repeatName(trial, seed int) string { return fmt.Sprintf("repeat/%d/%d", trial, seed) }
-
-// Repeat trains the best [Finalists] trials and the defaults with [Seeds] further seeds each. They are no trials: they decide on
-// the winner, and no trial follows from them. All processes that call it share the runs, and what was done before, also in
-// part, is not done again. The errors are those of [Work].
+// Repeat trains the best [Finalists] trials and the defaults with [Seeds] further seeds each: they decide on the winner. All
+// processes that call it share the runs, and what was done before, also in part, is not done again. It ends when all are done, ctx
+// is cancelled or its time is up, which is no error. The errors are those of [Work].
 func Repeat(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
 	list, err := study.Trials(ctx)
 	if err != nil {
 		return err
 	}
-	best, defaults := finalists(study, list)
-	if defaults >= 0 && !slices.Contains(best, defaults) {
-		best = append(best, defaults)
-	}
-	var todo []*repeat
-	for seed := 1; seed <= Seeds; seed++ {
-		for _, n := range best {
-			todo = append(todo, &repeat{study: study, trial: list[n], seed: seed})
-		}
-	}
+	todo := repeats(study, list)
 	c, end := newCrew(study, s, o)
 	defer end()
-	return c.each(ctx, func(ctx context.Context) error {
+	err = c.each(ctx, func(ctx context.Context) error {
 		for {
 			left := false
 			for _, r := range todo {
-				state, err := r.take(ctx)
+				t, err := study.Repeat(ctx, r.trial, r.seed)
+				switch {
+				case errors.Is(err, tune.ErrDone):
+					continue
+				case errors.Is(err, tune.ErrWait): // another worker has it, and may be lost
+					left = true
+					continue
+				case err == nil:
+					err = c.work(ctx, t)
+				case ctx.Err() != nil:
+					err = context.Cause(ctx)
+				}
 				if err != nil {
 					return err
 				}
-				if state == taken {
-					if err := c.repeat(ctx, r); err != nil {
-						return err
-					}
-				}
-				left = left || state == others
 			}
 			if !left {
 				return nil
@@ -117,168 +93,64 @@ func Repeat(ctx context.Context, study *tune.Study, s Subject, o *Options) error
 			}
 		}
 	})
-}
-
-// repeat is a run of a trial with another seed.
-type repeat struct {
-	study *tune.Study
-	trial *tune.Record
-	seed  int
-
-	mu   sync.Mutex
-	text string // as this worker wrote it last
-}
-
-type claim int
-
-const (
-	finished claim = iota
-	others         // another worker has it
-	taken          // this one
-)
-
-func (r *repeat) name() string           { return repeatName(r.trial.Number, r.seed) }
-func (r *repeat) checkpointName() string { return "checkpoint/" + r.name() }
-
-// take takes the run if nobody has it.
-func (r *repeat) take(ctx context.Context) (claim, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old, err := r.study.Store().Get(ctx, r.name())
-	if err != nil {
-		return 0, err
-	}
-	var state repeated
-	if old != "" {
-		if err := json.Unmarshal([]byte(old), &state); err != nil {
-			return 0, fmt.Errorf("%s: %w", r.name(), err)
-		}
-	}
-	switch {
-	case state.Done:
-		return finished, nil
-	case time.Now().Before(state.Until):
-		return others, nil
-	}
-	r.text = old
-	err = r.write(ctx, &repeated{Until: time.Now().Add(repeatLease)})
-	if errors.Is(err, tune.ErrTaken) {
-		return others, nil
-	}
-	return taken, err
-}
-
-// write replaces what this worker wrote last. r.mu is held.
-func (r *repeat) write(ctx context.Context, state *repeated) error {
-	host, _ := os.Hostname()
-	state.Worker = fmt.Sprintf("%s/%d", host, os.Getpid())
-	text, err := json.Marshal(state)
-	if err == nil {
-		err = r.study.Store().Set(ctx, r.name(), r.text, string(text))
-	}
-	if err == nil {
-		r.text = string(text)
-	}
-	return err
-}
-
-// set is write, in the hands of a worker.
-func (r *repeat) set(ctx context.Context, state *repeated) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.write(ctx, state)
-}
-
-// hold renews the lease until stop is called; the context is cancelled if another worker has taken the run.
-func (r *repeat) hold(ctx context.Context) (held context.Context, stop func()) {
-	held, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(repeatLease / 4)
-		defer tick.Stop()
-		for {
-			select {
-			case <-held.Done():
-				return
-			case <-tick.C:
-				if err := r.set(held, &repeated{Until: time.Now().Add(repeatLease)}); errors.Is(err, tune.ErrTaken) {
-					cancel(tune.ErrFenced)
-				}
-			}
-		}
-	}()
-	return held, func() {
-		cancel(context.Canceled)
-		<-done
-	}
-}
-
-// repeat does a run that was taken.
-func (c *crew) repeat(ctx context.Context, r *repeat) error {
-	held, release := r.hold(ctx)
-	defer release()
-	always := context.WithoutCancel(ctx)
-	store := c.study.Store()
-	packed, err := store.Get(ctx, r.checkpointName())
-	if err != nil {
-		return err
-	}
-	checkpoint, err := base64.StdEncoding.DecodeString(packed)
-	if err != nil {
-		return fmt.Errorf("%s: %w", r.checkpointName(), err)
-	}
-	if packed == "" {
-		checkpoint = nil
-	}
-	score, err := c.run(held, &Run{
-		Space: c.study.Space, Trial: r.trial.Number, Values: r.trial.Values, Seed: uint64(r.seed), Checkpoint: checkpoint,
-		Resume: func(int) bool { return false },
-		Report: func(int, int, []float64) (bool, error) { return false, nil },
-		Save: func(checkpoint []byte) error {
-			text := base64.StdEncoding.EncodeToString(checkpoint)
-			err := store.Set(always, r.checkpointName(), packed, text)
-			if errors.Is(err, tune.ErrTaken) {
-				return tune.ErrFenced
-			}
-			packed = text
-			return final(err)
-		},
-	})
-	release()
-	result := &repeated{Done: true}
-	var end *fatal
-	switch {
-	case errors.Is(context.Cause(held), tune.ErrFenced) || errors.Is(err, tune.ErrFenced):
-		return nil
-	case errors.As(err, &end):
-		return end.error
-	case err != nil && ctx.Err() != nil:
-		if back := r.set(always, &repeated{}); back != nil && !errors.Is(back, tune.ErrTaken) {
-			return back
-		}
-		return context.Cause(ctx)
-	case err != nil:
-		result.Error = err.Error()
-		c.tell("trial %d with another seed failed: %v", r.trial.Number, err)
-	case math.IsNaN(score.Values[0]) || math.IsInf(score.Values[0], 0):
-		result.Error = "its result is not a finite number"
-	default:
-		result.Values = score.Values
-		for _, one := range c.study.Space.Constraints {
-			if one.Measured() != "" && one.Excess(r.trial.Values, score.Measures) > 0 {
-				result.Broken = append(result.Broken, one.Text)
-			}
-		}
-	}
-	err = r.set(always, result)
-	if err == nil {
-		err = store.Set(always, r.checkpointName(), packed, "")
-	}
-	if errors.Is(err, tune.ErrTaken) {
+	if errors.Is(err, errTime) {
 		return nil
 	}
 	return err
+}
+
+// Expected is how long repeats are expected to take.
+type Expected struct {
+	Runs int           // that are not finished yet
+	All  time.Duration // for all of them, by so many workers
+	One  time.Duration // for one whole run, the longest
+}
+
+// Expect returns how long [Repeat] will take with a number of workers, by the time that the trials took: those that were ended
+// early as much longer as they would have been.
+func Expect(ctx context.Context, study *tune.Study, workers int) (*Expected, error) {
+	list, err := study.Trials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done, err := study.Repeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &Expected{}
+	for _, r := range repeats(study, list) {
+		trial := list[r.trial]
+		seconds := trial.Seconds
+		if n := len(trial.Curve); n > 0 && trial.State != tune.Complete {
+			seconds *= max(1, float64(study.Options.Resource)/float64(trial.Curve[n-1].At))
+		}
+		one := time.Duration(seconds * float64(time.Second))
+		e.One = max(e.One, one)
+		if !slices.ContainsFunc(done, func(d *tune.Record) bool {
+			return d.Number == r.trial && d.Seed == r.seed && (d.State == tune.Complete || d.State == tune.Failed)
+		}) {
+			e.Runs++
+			e.All += one
+		}
+	}
+	e.All = max(e.All/time.Duration(max(workers, 1)), min(e.One, e.All))
+	return e, nil
+}
+
+type repeat struct{ trial, seed int }
+
+// repeats returns the repeats that a study needs, seed by seed.
+func repeats(study *tune.Study, list []*tune.Record) (todo []repeat) {
+	best, defaults := finalists(study, list)
+	if defaults >= 0 && !slices.Contains(best, defaults) {
+		best = append(best, defaults)
+	}
+	for seed := 1; seed <= Seeds; seed++ {
+		for _, n := range best {
+			todo = append(todo, repeat{n, seed})
+		}
+	}
+	return todo
 }
 
 // A Verdict compares the best trials with each other and with the defaults, by runs with seeds that played no part in
@@ -318,6 +190,11 @@ func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	repeated, err := study.Repeats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(repeated, func(a, b *tune.Record) int { return cmp.Compare(a.Seed, b.Seed) })
 	best, defaults := finalists(study, list)
 	if len(best) == 0 {
 		return nil, NoWinnerError(fmt.Sprintf("of %s none has a result that keeps the constraints; look at why they failed, or widen the space", report.Plural(len(list), "trial")))
@@ -329,26 +206,17 @@ func Judge(ctx context.Context, study *tune.Study) (*Verdict, error) {
 	v := &Verdict{Defaults: defaults, Objective: o.Name}
 	for _, n := range best {
 		f := Finalist{Trial: n, Params: list[n].Values, First: list[n].Results[0]}
-		for seed := 1; seed <= Seeds; seed++ {
-			text, err := study.Store().Get(ctx, repeatName(n, seed))
-			if err != nil {
-				return nil, err
-			}
-			var r repeated
-			if text != "" {
-				if err := json.Unmarshal([]byte(text), &r); err != nil {
-					return nil, fmt.Errorf("%s: %w", repeatName(n, seed), err)
-				}
-			}
+		for _, r := range repeated {
 			switch {
-			case r.Error != "":
+			case r.Number != n:
+			case r.State == tune.Failed:
 				f.Failed++
-			case r.Done:
-				f.Values = append(f.Values, r.Values[0])
-			}
-			for _, text := range r.Broken {
-				if !slices.Contains(f.Broken, text) {
-					f.Broken = append(f.Broken, text)
+			case r.State == tune.Complete:
+				f.Values = append(f.Values, r.Results[0])
+				for _, text := range r.Broken {
+					if !slices.Contains(f.Broken, text) {
+						f.Broken = append(f.Broken, text)
+					}
 				}
 			}
 		}

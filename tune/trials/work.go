@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
 	"sync"
@@ -19,9 +19,10 @@ import (
 // Options say how [Work] and [Repeat] work. The zero value is one worker without a limit.
 type Options struct {
 	Workers int           // runs that are computed at once, which share the process's cores evenly; 0 means 1
-	Time    time.Duration // after which [Work] ends; runs at work are paused. 0: no limit
+	Time    time.Duration // after which [Work] or [Repeat] ends; runs at work are paused. 0: no limit
 	Every   time.Duration // between checkpoints in the store, from which another worker takes up a lost run; 0 means a minute
 	Memory  int64         // bytes that all runs together may take, of which each has an even share; 0: no limit
+	Room    func() int64  // bytes that this process may still get of the machine, which other processes use too; nil: not known
 	Scratch string        // existing folder for what runs write while they are at work; "": the system's
 	// Note is told what a person may want to know at once, a sentence each; may be nil. Several goroutines call it.
 	Note func(text string)
@@ -44,11 +45,6 @@ var errTime = errors.New("trials: the time is up")
 func Work(ctx context.Context, study *tune.Study, s Subject, o *Options) error {
 	c, end := newCrew(study, s, o)
 	defer end()
-	if o.Time > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, o.Time, errTime)
-		defer cancel()
-	}
 	if err := c.note(ctx, ""); err != nil {
 		return err
 	}
@@ -83,6 +79,10 @@ type crew struct {
 	subject Subject
 	o       Options
 	gate    sync.Mutex
+
+	memory   sync.Mutex
+	admitted time.Time // when memory was admitted last
+	recent   int64     // bytes that were admitted then, and shortly before
 }
 
 // newCrew shares the cores and the memory of the process out to workers, until end is called.
@@ -99,14 +99,18 @@ func newCrew(study *tune.Study, s Subject, o *Options) (c *crew, end func()) {
 	}
 	return c, func() {
 		par.SetWorkers(cores)
-		if c.o.Memory > 0 {
-			device.Admit = admit
-		}
+		device.Admit = admit
 	}
 }
 
-// each calls f in a goroutine for each worker, and returns the first error, at which the others are cancelled.
+// each calls f in a goroutine for each worker, and returns the first error, at which the others are cancelled; errTime when the time
+// is up.
 func (c *crew) each(ctx context.Context, f func(context.Context) error) error {
+	if c.o.Time > 0 {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeoutCause(ctx, c.o.Time, errTime)
+		defer end()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var all sync.WaitGroup
@@ -155,7 +159,7 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	if lost, err := c.lost(always, t); err != nil {
 		return done(err)
 	} else if lost != nil {
-		c.tell("trial %d failed: %v", t.Number, lost)
+		c.tell("%s failed: %v", nameOf(t), lost)
 		return done(t.Fail(always, lost))
 	}
 	checkpoint, err := t.Saved(always)
@@ -167,7 +171,7 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 	}
 	stopped, pauses := false, false
 	score, err := c.run(held, &Run{
-		Space: c.study.Space, Trial: t.Number, Values: t.Values, Checkpoint: checkpoint,
+		Space: c.study.Space, Trial: t.Number, Values: t.Values, Seed: uint64(t.Seed), Checkpoint: checkpoint,
 		Resume: func(at int) bool {
 			stopped, pauses = t.Resume(at), t.Until > 0 && at >= t.Until
 			return stopped
@@ -204,10 +208,18 @@ func (c *crew) work(ctx context.Context, t *tune.Trial) error {
 		}
 		return errors.Join(context.Cause(ctx), done(back))
 	case err != nil:
-		c.tell("trial %d failed: %v", t.Number, err)
+		c.tell("%s failed: %v", nameOf(t), err)
 		return done(t.Fail(always, err))
 	}
 	return done(t.Tell(always, score.Measures, score.Values...))
+}
+
+// nameOf is how people are told of a run.
+func nameOf(t *tune.Trial) string {
+	if t.Seed > 0 {
+		return fmt.Sprintf("trial %d with another seed", t.Number)
+	}
+	return fmt.Sprintf("trial %d", t.Number)
 }
 
 // final marks an error of the store.
@@ -264,7 +276,7 @@ func (c *crew) forgive(ctx context.Context, t *tune.Trial) error {
 
 // run tries a run in a folder of its own. A panic is an error.
 func (c *crew) run(ctx context.Context, r *Run) (s *Score, err error) {
-	r.gate, r.Every, r.Memory = &c.gate, c.o.Every, c.o.Memory/int64(c.o.Workers)
+	r.gate, r.Every, r.Memory = &c.gate, c.o.Every, c.share()
 	if r.Dir, err = os.MkdirTemp(c.o.Scratch, "carousel-trial-"); err != nil {
 		return nil, &fatal{err}
 	}
@@ -282,28 +294,68 @@ func (c *crew) run(ctx context.Context, r *Run) (s *Score, err error) {
 }
 
 // outOfMemory is the error of a run that needs more memory than there is.
-type outOfMemory struct{ bytes, share int64 }
-
-func (e *outOfMemory) Error() string {
-	const mebibyte = 1 << 20
-	return fmt.Sprintf("out of memory: it needs %d MiB, and its share is %d MiB; a smaller batch or network needs less", e.bytes/mebibyte, e.share/mebibyte)
+type outOfMemory struct {
+	bytes int64
+	there string // in words
 }
 
-// admit ends a run, by a panic, that asks for more memory than its share at once, or than is left.
+func (e *outOfMemory) Error() string {
+	return fmt.Sprintf("out of memory: it needs %s, and %s; a smaller batch or network needs less", mebibytes(e.bytes), e.there)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n/(1<<20)) }
+
+func (c *crew) share() int64 { return c.o.Memory / int64(c.o.Workers) }
+
+func overShare(bytes, share int64) *outOfMemory {
+	return &outOfMemory{bytes, "its share is " + mebibytes(share)}
+}
+
+// Times of memory.
+var (
+	// allocated is the time in which memory is allocated once it has been admitted, and so counts.
+	allocated = 50 * time.Millisecond
+	// crowded is for how long a run waits for memory that others have.
+	crowded = time.Minute
+)
+
+// admit ends a run, by a panic, that asks for more memory than its share at once. What this process's other runs, or other
+// processes of the machine, leave no room for is waited for, and ends the run if it does not come: the others may be as large.
 func (c *crew) admit(n int) {
-	bytes, share := int64(n), c.o.Memory/int64(c.o.Workers)
+	bytes := int64(n)
 	if bytes < 1<<20 {
 		return // small ones are seen with the next large one
 	}
-	if bytes > share {
-		panic(&outOfMemory{bytes, share})
+	if share := c.share(); bytes > share {
+		panic(overShare(bytes, share))
 	}
-	if heap()+bytes > c.o.Memory {
-		runtime.GC()
-		if heap()+bytes > c.o.Memory {
-			panic(&outOfMemory{bytes, share})
+	for end := time.Now().Add(crowded); ; time.Sleep(allocated) {
+		left := c.left(bytes)
+		if left >= bytes {
+			return
 		}
+		if time.Now().After(end) {
+			panic(&outOfMemory{bytes, fmt.Sprintf("the others leave %s", mebibytes(max(left, 0)))})
+		}
+		debug.FreeOSMemory()
 	}
+}
+
+// left returns how much memory there is, and takes so many bytes of it if there is enough.
+func (c *crew) left(bytes int64) int64 {
+	c.memory.Lock()
+	defer c.memory.Unlock()
+	if time.Since(c.admitted) > allocated {
+		c.recent = 0 // it is in the heap by now
+	}
+	left := c.o.Memory - heap()
+	if c.o.Room != nil {
+		left = min(left, c.o.Room())
+	}
+	if left -= c.recent; left >= bytes {
+		c.admitted, c.recent = time.Now(), c.recent+bytes
+	}
+	return left
 }
 
 // heap returns the bytes of objects in memory, used or not yet collected.

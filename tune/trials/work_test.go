@@ -214,6 +214,69 @@ func TestMemory(t *testing.T) {
 	device.Admit(1 << 40) // as it was before
 }
 
+// What the runs of a process hold together is within its memory however they ask at once, and they stay within what other processes
+// leave of the machine: a run waits for others, and fails if nothing comes.
+func TestMemoryTogether(t *testing.T) {
+	defer func(c, a time.Duration) { crowded, allocated = c, a }(crowded, allocated)
+	crowded, allocated = 100*time.Millisecond, 5*time.Millisecond
+	const block, blocks = 4 << 20, 12
+	var mu sync.Mutex
+	var held, most atomic.Int64
+	others := int64(0) // what other processes have
+	runtime.GC()
+	before := heap()
+	m := &made{}
+	m.during = func(_ context.Context, r *Run, at int) error {
+		if at > 1 {
+			return nil
+		}
+		var own [][]byte
+		defer func() {
+			held.Add(-int64(len(own)) * block)
+			runtime.KeepAlive(own)
+		}()
+		for range 8 {
+			device.Admit(block)
+			own = append(own, make([]byte, block))
+			now := held.Add(block)
+			mu.Lock()
+			most.Store(max(most.Load(), now))
+			mu.Unlock()
+		}
+		return nil
+	}
+	work := func(o *Options) (complete int, errs string) {
+		most.Store(0)
+		s := study(t, m, space(t, line), tune.NewMemory(), tune.Options{Trials: 8, Sampler: "random", Lag: 3})
+		if err := Work(t.Context(), s, m, o); err != nil {
+			t.Fatal(err)
+		}
+		list, text := trialsOf(t, s)
+		for _, r := range list {
+			if r.State == tune.Complete {
+				complete++
+			} else {
+				errs = r.Error
+			}
+		}
+		if most.Load() > blocks*block {
+			t.Errorf("%d MiB were held of %d:\n%s", most.Load()>>20, blocks*block>>20, text)
+		}
+		return complete, errs
+	}
+	slack := int64(3 << 20) // what the test itself takes
+	if complete, errs := work(&Options{Workers: 3, Memory: before + blocks*block + slack}); complete == 0 {
+		t.Error(errs)
+	}
+	if complete, errs := work(&Options{Workers: 1, Memory: 1 << 40, Room: func() int64 { return 8*block - held.Load() - others }}); complete != 8 {
+		t.Error(complete, errs)
+	}
+	others = block
+	if complete, errs := work(&Options{Workers: 1, Memory: 1 << 40, Room: func() int64 { return 8*block - held.Load() - others }}); complete != 0 || errs != "out of memory: it needs 4 MiB, and the others leave 0 MiB; a smaller batch or network needs less" {
+		t.Error(complete, errs)
+	}
+}
+
 // Workers share the cores evenly, and get them back.
 func TestCores(t *testing.T) {
 	par.SetWorkers(6)
@@ -258,6 +321,12 @@ func TestVerdict(t *testing.T) {
 	if err := Repeat(ctx, s, &made{during: count}, &Options{}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
+	if err := Repeat(t.Context(), s, &made{during: func(ctx context.Context, r *Run, at int) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}}, &Options{Time: time.Millisecond}); err != nil {
+		t.Fatal("the time is up: ", err)
+	}
 	if err := Repeat(t.Context(), s, &made{during: count}, &Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -285,6 +354,58 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	t.Log(v.Text)
+}
+
+// How long repeats take is told by the trials: as long as whole ones, and shorter by what is done.
+func TestExpect(t *testing.T) {
+	m := &made{}
+	s := study(t, m, space(t, "x: {low: 0, high: 1, step: 0.125, default: 0}"), tune.NewMemory(), tune.Options{Trials: 9, Sampler: "grid", Pruner: "patient"})
+	for {
+		tr, err := s.Ask(t.Context())
+		if errors.Is(err, tune.ErrDone) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := tr.Float("x")
+		until, slope := 9, -1.
+		if x > 0.25 {
+			until, slope = 3, 1
+		}
+		for at := range until {
+			stop, err := tr.Report(t.Context(), at+1, at+1, x+slope*float64(at)) // patient ends those that rise
+			if err != nil || stop != (until == 3 && at == 2) {
+				t.Fatal(stop, err)
+			}
+		}
+		tr.Piece.Seconds = 10 * float64(until) // 90 whole
+		if x == 0 {
+			tr.Piece.Seconds = 180
+		}
+		if err := tr.Tell(t.Context(), nil, x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for workers, want := range map[int]time.Duration{1: (180 + 90 + 90) * 3 * time.Second, 4: (180 + 90 + 90) * 3 * time.Second / 4, 100: 180 * time.Second} {
+		if e, err := Expect(t.Context(), s, workers); err != nil || e.Runs != 9 || e.One != 180*time.Second || e.All != want {
+			t.Errorf("%d workers: %+v instead of %v, %v", workers, e, want, err)
+		}
+	}
+	for seed := range 2 {
+		tr, err := s.Repeat(t.Context(), 0, seed+1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seed == 0 {
+			if err := tr.Fail(t.Context(), errors.New("out of luck")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if e, err := Expect(t.Context(), s, 1); err != nil || e.Runs != 8 || e.All != (180*2+90*6)*time.Second {
+		t.Errorf("%+v, %v", e, err)
+	}
 }
 
 // Half of the interval of a difference, with quantiles of tables of Student's t.
@@ -365,10 +486,13 @@ func workUntilKilled(path string) error {
 	if err != nil {
 		return err
 	}
-	return Work(ctx, s, killable(), &Options{Every: time.Millisecond})
+	if err := Work(ctx, s, killable(), &Options{Every: time.Millisecond}); err != nil {
+		return err
+	}
+	return Repeat(ctx, s, killable(), &Options{Every: time.Millisecond})
 }
 
-// Workers that are killed at any moment lose no trial and change none.
+// Workers that are killed at any moment lose no trial and no repeat, and change none; nothing that one would go on from is left.
 func TestKilled(t *testing.T) {
 	undisturbed, err := killedStudy(t.Context(), filepath.Join(t.TempDir(), "study.db"), line)
 	if err != nil {
@@ -377,7 +501,14 @@ func TestKilled(t *testing.T) {
 	if err := Work(t.Context(), undisturbed, killable(), &Options{}); err != nil {
 		t.Fatal(err)
 	}
+	if err := Repeat(t.Context(), undisturbed, killable(), &Options{}); err != nil {
+		t.Fatal(err)
+	}
 	_, want := trialsOf(t, undisturbed)
+	verdict, err := Judge(t.Context(), undisturbed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), "study.db")
 	var all sync.WaitGroup
 	var kills atomic.Int64
@@ -394,7 +525,7 @@ func TestKilled(t *testing.T) {
 					return
 				}
 				var end *time.Timer
-				if kills.Load() < 20 {
+				if kills.Load() < 30 {
 					end = time.AfterFunc(time.Duration(50+r.IntN(400))*time.Millisecond, func() { kills.Add(1); _ = p.Process.Kill() })
 				}
 				err := p.Wait()
@@ -414,6 +545,20 @@ func TestKilled(t *testing.T) {
 	}
 	if _, got := trialsOf(t, s); got != want {
 		t.Errorf("after %d kills:\n%s\ninstead of\n%s", kills.Load(), got, want)
+	}
+	if v, err := Judge(t.Context(), s); err != nil || fmt.Sprintf("%+v", v) != fmt.Sprintf("%+v", verdict) {
+		t.Errorf("after %d kills the verdict is %+v instead of %+v: %v", kills.Load(), v, verdict, err)
+	}
+	for trial := range 16 {
+		for seed := range Seeds + 1 {
+			if blob, err := s.Store().Restore(t.Context(), trial, seed); err != nil || blob != nil {
+				t.Errorf("trial %d, seed %d: %d bytes are left, %v", trial, seed, len(blob), err)
+			}
+		}
+	}
+	again, err := s.Repeats(t.Context())
+	if err != nil || len(again) != 4*Seeds {
+		t.Errorf("%d repeats: %v", len(again), err)
 	}
 	t.Log(kills.Load(), "kills")
 }

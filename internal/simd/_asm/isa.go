@@ -145,6 +145,7 @@ var constants = map[string]uint32{
 	"expmax":  math.Float32bits(89),
 	"expmin":  math.Float32bits(-104),
 	"tanhmax": math.Float32bits(9.125),
+	"normal":  math.Float32bits(0x1p-126), // MinNormal
 	"one":     math.Float32bits(1),
 	"two":     math.Float32bits(2),
 	"sign":    1 << 31,

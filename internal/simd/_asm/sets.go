@@ -26,6 +26,7 @@ func sets() []byte {
 		"Maps":    [][2]string{{"Exp", "exp"}, {"Sigmoid", "sigmoid"}, {"Tanh", "tanh"}},
 		"Combine": [][2]string{{"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"Max", "max"}, {"MulAdd", "mulAdd"}},
 		"Halves":  []string{"BF16", "FP16", "Unit"},
+		"Scaled":  [][2]string{{"Axpy", "axpy"}, {"EMA", "ema"}, {"Shift", "shift"}},
 		"Slopes":  [][2]string{{"SigmoidGrad", "sigmoidGrad"}, {"TanhGrad", "tanhGrad"}},
 	}); err != nil {
 		log.Fatal(err)
@@ -94,14 +95,16 @@ var set{{$isa}} = Set{
 			dst, a, b, w = dst[n:], a[n:], b[n:], w[n:]
 		}
 	},
-	Axpy: func(alpha float32, dst, src []float32) {
+{{- range $.Scaled}}
+	{{index . 0}}: func(alpha float32, dst, src []float32) {
 		src = src[:len(dst)]
 		for len(dst) > 0 {
 			n := min(len(dst), moveChunk)
-			axpy{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
+			{{index . 1}}{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
 			dst, src = dst[n:], src[n:]
 		}
 	},
+{{- end}}
 	Flush: func(dst, src []float32) {
 		src = src[:len(dst)]
 		far := len(dst) >= farFlush
@@ -116,14 +119,6 @@ var set{{$isa}} = Set{
 				n = min(n, 16-off)
 			}
 			flush{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0]})
-			dst, src = dst[n:], src[n:]
-		}
-	},
-	Shift: func(alpha float32, dst, src []float32) {
-		src = src[:len(dst)]
-		for len(dst) > 0 {
-			n := min(len(dst), moveChunk)
-			shift{{$isa}}(&vecArgs{N: n, Dst: &dst[0], A: &src[0], Alpha: alpha})
 			dst, src = dst[n:], src[n:]
 		}
 	},

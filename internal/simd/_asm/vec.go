@@ -63,6 +63,7 @@ func (g *gen) vectors() {
 		g.VMULPS(alpha, x[0], x[0])
 	})
 
+	g.ema()
 	g.flushFar()
 	g.halves()
 	g.reduction("sum", "is Out = Σ A.", []string{"A"}, func(acc Op, x []VecVirtual) {
@@ -168,6 +169,82 @@ func (g *gen) elementwise(name, doc string, arrays []string, f func(alpha Op, x 
 		f(alpha, x)
 		g.store(m, x[0], at(dst, off))
 	})
+}
+
+// ema writes the step of a moving average, as emaGeneric does it: in float64, because a
+// change that is small beside the average would else be lost, and without fused
+// multiply-adds.
+func (g *gen) ema() {
+	a := g.kernel("ema", "vecArgs", "is Dst += Alpha * (A-Dst), in float64 and rounded once.")
+	p := g.fields(a, "Dst", "A", "N")
+	alpha, _ := g.widen(g.broadcast(a, "Alpha"))
+	least, sign := g.double("normal"), g.double("sign")
+	g.loop(p[2], func(off Register, m mask) {
+		dst, src := at(p[0], off), at(p[1], off)
+		var sums [2]VecVirtual
+		sums[0], sums[1] = g.widen(g.load(m, dst))
+		low, high := g.widen(g.load(m, src))
+		for i, change := range []VecVirtual{low, high} {
+			g.VSUBPD(sums[i], change, change)
+			g.VMULPD(alpha, change, change)
+			g.VADDPD(change, sums[i], sums[i])
+			g.flushDoubles(sums[i], least, sign)
+		}
+		g.store(m, g.narrow(sums[0], sums[1]), dst)
+	})
+}
+
+// flushDoubles leaves zeros with their signs of what is below least. Flush to zero would not
+// do: it rounds to 24 bits first, which may lift a number to least.
+func (g *gen) flushDoubles(x, least, sign VecVirtual) {
+	size := g.vec()
+	g.VANDNPD(x, sign, size)
+	if g.wide() {
+		low := g.K()
+		g.VCMPPD(Imm(0x11), least, size, low)
+		g.VANDPD(sign, x, low, x)
+		return
+	}
+	g.VCMPPD(Imm(0x11), least, size, size)
+	g.VANDNPD(size, sign, size)
+	g.VANDNPD(x, size, x)
+}
+
+// double is a constant, of 32 bits, as float64 in every lane.
+func (g *gen) double(name string) VecVirtual {
+	v := g.vec()
+	g.VBROADCASTSS(g.table(name), v)
+	v, _ = g.widen(v)
+	return v
+}
+
+// widen converts the lower and the upper half of a vector to float64.
+func (g *gen) widen(x VecVirtual) (low, high VecVirtual) {
+	low, high = g.vec(), g.vec()
+	if g.wide() {
+		g.VCVTPS2PD(x.AsY(), low)
+		g.VEXTRACTF64X4(Imm(1), x, high.AsY())
+		g.VCVTPS2PD(high.AsY(), high)
+		return low, high
+	}
+	g.VCVTPS2PD(x.AsX(), low)
+	g.VEXTRACTF128(Imm(1), x, high.AsX())
+	g.VCVTPS2PD(high.AsX(), high)
+	return low, high
+}
+
+// narrow is the inverse of widen, with rounding.
+func (g *gen) narrow(low, high VecVirtual) VecVirtual {
+	if g.wide() {
+		g.VCVTPD2PS(low, low.AsY())
+		g.VCVTPD2PS(high, high.AsY())
+		g.VINSERTF64X4(Imm(1), high.AsY(), low, low)
+		return low
+	}
+	g.VCVTPD2PSY(low, low.AsX())
+	g.VCVTPD2PSY(high, high.AsX())
+	g.VINSERTF128(Imm(1), high.AsX(), low, low)
+	return low
 }
 
 // flushFar writes flush past the caches, for more elements than they hold: the
