@@ -199,22 +199,22 @@ func discard(f *os.File) {
 	_ = os.Remove(f.Name())
 }
 
-// aboutEnd ends a file of tokens, after what is known of the corpus, as JSON, and the
-// length of that, 8 bytes, little-endian.
-const aboutEnd = "tokens 1"
+// tokensMagic ends a file of tokens. Before it are, after the tokens, what is known of the
+// corpus, as JSON, the SHA-256 of that, and its length, 8 bytes, little-endian.
+const tokensMagic = "tokens 1"
 
 func (t *tokenized) writeAbout(to io.Writer) error {
 	text, err := json.Marshal(t)
 	if err != nil {
 		return err
 	}
-	text = binary.LittleEndian.AppendUint64(text, uint64(len(text)))
-	_, err = to.Write(append(text, aboutEnd...))
+	sum := sha256.Sum256(text)
+	end := binary.LittleEndian.AppendUint64(sum[:], uint64(len(text)))
+	_, err = to.Write(append(append(text, end...), tokensMagic...))
 	return err
 }
 
-// openCorpus opens a file of tokens, and checks that its tokens have the hash that it
-// says.
+// openCorpus opens a file of tokens, and checks its hashes.
 func openCorpus(path string) (_ *corpus, err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -229,18 +229,21 @@ func openCorpus(path string) (_ *corpus, err error) {
 	if err != nil {
 		return nil, err
 	}
-	end := make([]byte, 8+len(aboutEnd))
+	end := make([]byte, sha256.Size+8+len(tokensMagic))
 	at := info.Size() - int64(len(end))
 	if _, err := f.ReadAt(end, at); err != nil {
 		return nil, err
 	}
-	n := binary.LittleEndian.Uint64(end)
-	if string(end[8:]) != aboutEnd || n > uint64(min(at, mostAbout)) {
+	n := binary.LittleEndian.Uint64(end[sha256.Size:])
+	if string(end[sha256.Size+8:]) != tokensMagic || n > uint64(min(at, mostAbout)) {
 		return nil, errDamaged
 	}
 	text := make([]byte, n)
 	if _, err := f.ReadAt(text, at-int64(n)); err != nil {
 		return nil, err
+	}
+	if sum := sha256.Sum256(text); !bytes.Equal(sum[:], end[:sha256.Size]) {
+		return nil, errDamaged
 	}
 	var t tokenized
 	if err := json.Unmarshal(text, &t); err != nil {
