@@ -87,7 +87,7 @@ func textFormats(t *testing.T) []textFormat {
 		{"tags.conll", headed("word%d O"), conll(data.ConllOptions{})},
 		{"tags.conllu", headed("%d\tw\tw\tX\tX\t_\t0\tr\t_\t_", "# a comment"), conll(data.ConllOptions{})},
 		{"tags.bmes", headed("word%d S-X"), conll(data.ConllOptions{})},
-		{"book.txt", headed("text %d"), func(path string) error { return last(data.ReadDocuments(path, "", nil)) }},
+		{"book.txt", headed("text %d"), func(path string) error { return last(data.ReadDocuments(path, "", 1<<30, nil)) }},
 		{"prompts.txt", headed("text %d"), func(path string) error {
 			_, err := task.Input{File: path}.EachText("", nil)
 			return err
