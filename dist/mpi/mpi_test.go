@@ -589,6 +589,9 @@ func used() time.Duration {
 }
 
 func TestFigures(t *testing.T) {
+	if !testing.Verbose() {
+		t.Skip("it only prints, with -v")
+	}
 	each(t, func(t *testing.T, m installed) {
 		for _, n := range []int{2, 4} {
 			out, err := m.run(t, n, "figures")
