@@ -189,7 +189,7 @@ func (t *tcp) meet(ctx context.Context, p *Place, wait time.Duration) error {
 	var addresses []string
 	select {
 	case text := <-t.tables:
-		addresses = append([]string{p.Address}, strings.Split(text, "\n")...)
+		addresses = append([]string{p.Address}, strings.Split(text, " ")...)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -228,7 +228,7 @@ func (t *tcp) host(ctx context.Context, address string, wait time.Duration) erro
 	defer stop()
 	defer time.AfterFunc(noteAfter(wait), func() {
 		if ranks := t.missing(met); ranks != nil {
-			t.note(fmt.Sprintf("waiting for %s of %d at %s", listRanks(ranks), t.size, address))
+			t.note(fmt.Sprintf("rank 0 waits at %s for %s of %d", address, listRanks(ranks), t.size))
 		}
 	}).Stop()
 	arrive := func(with func(p *peer) bool) error {
@@ -254,7 +254,7 @@ func (t *tcp) host(ctx context.Context, address string, wait time.Duration) erro
 }
 
 // noteAfter is how long a rank waits for others before it notes that.
-func noteAfter(wait time.Duration) time.Duration { return min(5*time.Second, wait/2) }
+func noteAfter(wait time.Duration) time.Duration { return min(3*time.Second, wait/2) }
 
 // What Connect waits for: the connections of a peer.
 func met(p *peer) bool    { return p.control != nil }
@@ -307,7 +307,7 @@ func (t *tcp) tableFor(p *peer) string {
 		}
 		lines = append(lines, at.String())
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(lines, " ")
 }
 
 // isLocal reports whether an address is one of this machine alone.

@@ -277,7 +277,7 @@ func TestStartErrors(t *testing.T) {
 
 	_, errs = connect(t.Context(), list[3:], short)
 	contain("no rank 0", errs[0], "rank 3 did not reach rank 0 at "+list[0].Address, "connection refused")
-	if lines := waiting.all(); len(lines) != 2 || lines[0] != "waiting for ranks 2 and 3 of 4 at "+list[0].Address || !strings.HasPrefix(lines[1], "rank 3 waits for rank 0 at "+list[0].Address) {
+	if lines := waiting.all(); len(lines) != 2 || lines[0] != "rank 0 waits at "+list[0].Address+" for ranks 2 and 3 of 4" || !strings.HasPrefix(lines[1], "rank 3 waits for rank 0 at "+list[0].Address) {
 		t.Errorf("noted %q", lines)
 	}
 
