@@ -180,7 +180,6 @@ var ownLines = map[string]string{
 	"data/lines.go":                "is data.LineReader",
 	"data/open.go":                 "looks at the beginning of a file to detect its format",
 	"data/csv.go":                  "reads records from a data.LineReader",
-	"task/generate/recognise.go":   "divides texts that were read, to compare them",
 	"model/save.go":                "reads a file that the package itself wrote",
 	"model/keras/live.go":          "reads the output of another program",
 	"model/torch/live.go":          "reads the output of another program",
