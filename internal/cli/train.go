@@ -79,7 +79,11 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 		Args: noArgs,
 		// What can be checked before a process meets others, or is started.
 		PreRunE: func(c *cobra.Command, _ []string) error {
-			if err := s.Resolve(recipeFile, pairs); err != nil {
+			err := s.Resolve(recipeFile, pairs)
+			if err == nil {
+				err = settings.Check(run)
+			}
+			if err != nil {
 				return misusef("%v", err)
 			}
 			if c.Flags().Changed("seed") {
@@ -100,7 +104,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 					return err
 				}
 			}
-			if err := a.checkRanks(files); err != nil || !a.writes() {
+			if err := a.checkRanks(files, cfg); err != nil || !a.writes() {
 				return err
 			}
 			return checkRun(run.Out, run.resume)
