@@ -2,11 +2,16 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -98,6 +103,55 @@ func (a *app) meet(ctx context.Context) error {
 	a.world.Store(dist.NewWorld(t))
 	a.note("%s (%s)", report.Plural(p.Size, "rank"), p.Launcher)
 	return nil
+}
+
+// sameFiles refuses ranks whose files differ from rank 0's where the training itself does not
+// compare them: those of the test part, which only the scores see, and those that settings name,
+// such as a lexicon. All ranks call it at the same point.
+func (a *app) sameFiles(files, cfg any) error {
+	w := a.joined()
+	if w == nil {
+		return nil
+	}
+	var own strings.Builder
+	for _, one := range slices.Concat(settings.List(files), settings.List(cfg)) {
+		compared := strings.HasPrefix(one.Name, "data") || strings.HasPrefix(one.Name, "valid")
+		if one.Kind() == "file" && !one.IsList() && !one.IsZero() && !compared {
+			fmt.Fprintf(&own, "%s %s\n", one.Flag(), sumOfFiles(one.String()))
+		}
+	}
+	all, err := w.Share([]byte(own.String()))
+	if err != nil {
+		return err
+	}
+	first := strings.Split(string(all[0]), "\n")
+	for rank, text := range all {
+		theirs := strings.Split(string(text), "\n")
+		for _, line := range slices.Concat(theirs, first) {
+			if !slices.Contains(theirs, line) || !slices.Contains(first, line) {
+				flag, _, _ := strings.Cut(line, " ")
+				return fmt.Errorf("rank %d has another file of --%s than rank 0; give all ranks the same files", rank, flag)
+			}
+		}
+	}
+	return nil
+}
+
+// sumOfFiles is a checksum of a file, or of all files of a directory; of what can be read, since
+// who needs the rest says so better.
+func sumOfFiles(path string) string {
+	h := sha256.New()
+	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if f, err := os.Open(path); err == nil {
+			_, _ = io.Copy(h, f)
+			f.Close()
+		}
+		return nil
+	})
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // rankNote prints what a rank above 0 notices as well.

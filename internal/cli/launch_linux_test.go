@@ -461,3 +461,28 @@ func TestQuietRank(t *testing.T) {
 		}
 	}
 }
+
+// A rank with another test file, or none, is refused: the scores are computed in shares.
+func TestOtherTestFile(t *testing.T) {
+	t.Parallel()
+	one := &training{dir: t.TempDir()}
+	for name, rows := range map[string]int{"data.txt": 40, "a.txt": 20, "b.txt": 30} {
+		text := strings.Repeat("1 good film\n0 bad film\n", rows/2)
+		if err := os.WriteFile(filepath.Join(one.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.args = []string{"train", "classify", "--data", filepath.Join(one.dir, "data.txt"), "--format", "label-first", "--hidden", "4", "--embedding", "4", "--epochs", "1", "--quiet"}
+	for name, test := range map[string]string{"other": filepath.Join(one.dir, "b.txt"), "none": ""} {
+		host, port := freeAddress(t)
+		rank := func(n, test string) *started {
+			env := []string{"CAROUSEL_RANK=" + n, "CAROUSEL_RANKS=2", "CAROUSEL_ADDRESS=" + net.JoinHostPort(host, port), "CAROUSEL_SECRET=s"}
+			return one.start(t, env, one.on(name, "--test", test))
+		}
+		for i, p := range []*started{rank("0", filepath.Join(one.dir, "a.txt")), rank("1", test)} {
+			if code := p.end(t); code != exitFailure || !strings.Contains(p.stderr.String(), "rank 1 has another file of --test than rank 0; give all ranks the same files\n") {
+				t.Errorf("%s: rank %d: exit %d: %s", name, i, code, p.stderr.String())
+			}
+		}
+	}
+}

@@ -197,6 +197,9 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	if err != nil {
 		return nil, err
 	}
+	if err := a.sameFiles(files, cfg); err != nil {
+		return nil, err
+	}
 	notes := slices.Clone(d.Notes())
 	if one, ok := d.(interface{ Hints() []string }); ok {
 		notes = append(notes, one.Hints()...)
