@@ -251,6 +251,34 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// When a job fails, its own ranks may leave in the middle of a handshake: they are no strangers.
+func TestNoStrangerAtTheEnd(t *testing.T) {
+	t.Parallel()
+	var heard notes
+	list := places(t, 2)
+	ranks, errs := connect(t.Context(), list, &dist.Options{Note: heard.add})
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	left := *list[1] // leaves when it has read the proof, as a rank that hears of the end does
+	left.Secret = []byte("another")
+	_, err := dist.Connect(ctx, &left, &dist.Options{Note: func(string) { stop() }})
+	if err == nil {
+		t.Fatal("a rank with another secret is connected")
+	}
+	time.Sleep(50 * time.Millisecond) // rank 0 notices it
+	ranks[0].Abort(errors.New("broken"))
+	for _, r := range ranks {
+		if err := r.Close(); err == nil {
+			t.Error("a job that has failed ends well")
+		}
+	}
+	if lines := heard.all(); len(lines) > 0 {
+		t.Errorf("noted %q", lines)
+	}
+}
+
 // What goes wrong at the start ends with one line that names ranks, place and cure.
 func TestStartErrors(t *testing.T) {
 	t.Parallel()
@@ -320,11 +348,13 @@ func TestStartErrors(t *testing.T) {
 	contain("another version", errs[0], "version 7", "version 1", "same program")
 	l.Close()
 
-	sizes := places(t, 3)
-	sizes[1].Size = 2
-	_, errs = connect(t.Context(), sizes[:2], nil)
-	for _, err := range errs {
-		contain("another size", err, "rank 1 at 127.0.0.1:", "counts 2 ranks, rank 0 3", "same number")
+	for range 20 { // rank 1 hears it before rank 0 ends
+		sizes := places(t, 3)
+		sizes[1].Size = 2
+		_, errs = connect(t.Context(), sizes[:2], &dist.Options{Wait: 5 * time.Second})
+		for _, err := range errs {
+			contain("another size", err, "rank 1 at 127.0.0.1:", "counts 2 ranks, rank 0 3", "same number")
+		}
 	}
 
 	for _, p := range []*dist.Place{
