@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -211,7 +212,7 @@ func TestStrangers(t *testing.T) {
 	}
 	dropped := func(c net.Conn) {
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if b, err := io.ReadAll(c); errors.Is(err, context.DeadlineExceeded) || len(b) > 100 {
+		if b, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || len(b) > 100 {
 			t.Errorf("a stranger is not dropped: %d bytes, %v", len(b), err)
 		}
 		c.Close()

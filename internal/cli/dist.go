@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
@@ -51,14 +52,22 @@ func threadsOf(p *dist.Place, most, bound, online int) int {
 // writes reports whether this process is the one of its training that prints and writes.
 func (a *app) writes() bool { return a.place == nil || a.place.Rank == 0 }
 
-// checkRanks refuses what several ranks cannot do: read one standard input.
-func (a *app) checkRanks(files any) error {
+// checkRanks refuses what several ranks cannot do: read one standard input, and divide some
+// numbers of batches.
+func (a *app) checkRanks(files, cfg any) error {
 	if a.ranks < 2 {
 		return nil
 	}
 	for _, one := range settings.List(files) {
 		if one.String() == data.Stdin {
 			return wrongFlag(one.Flag(), "--%s -: %s cannot all read one standard input; give a file", one.Flag(), report.Plural(a.ranks, "rank"))
+		}
+	}
+	if one := settings.Named(settings.List(cfg), "accumulate"); one != nil {
+		if n, err := strconv.Atoi(one.String()); err == nil {
+			if err := train.CheckRanks(a.ranks, n); err != nil {
+				return wrongFlag(one.Flag(), "%v", err)
+			}
 		}
 	}
 	return nil
@@ -90,13 +99,13 @@ func (a *app) meet(ctx context.Context) error {
 	return nil
 }
 
-// rankNote prints what a rank above 0 notices as well.
+// rankNote prints what a rank above 0 notices as well; the text names the rank.
 func (a *app) rankNote(text string) {
 	if a.writes() {
 		a.remark(text)
 		return
 	}
-	fmt.Fprintf(a.stderr, "Note of rank %d: %s\n", a.place.Rank, text)
+	fmt.Fprintf(a.stderr, "Note: %s\n", text)
 }
 
 // joined is the world of the ranks; nil for a process that trains alone.

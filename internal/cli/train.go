@@ -100,7 +100,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 					return err
 				}
 			}
-			if err := a.checkRanks(files); err != nil || !a.writes() {
+			if err := a.checkRanks(files, cfg); err != nil || !a.writes() {
 				return err
 			}
 			return checkRun(run.Out, run.resume)
