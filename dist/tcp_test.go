@@ -372,7 +372,7 @@ func TestRankTooMany(t *testing.T) {
 
 // An Abort ends the calls of all ranks, pending and later, with its rank and reason.
 func TestAbort(t *testing.T) {
-	for _, silent := range []bool{false, true} {
+	for _, atOnce := range []bool{false, true} {
 		ranks := mesh(t, 4, nil)
 		var all sync.WaitGroup
 		errs := make([]error, 4)
@@ -380,7 +380,7 @@ func TestAbort(t *testing.T) {
 			w := dist.NewWorld(tr)
 			all.Go(func() {
 				if r == 2 {
-					if !silent {
+					if !atOnce {
 						time.Sleep(50 * time.Millisecond)
 					}
 					w.Abort(errors.New("the loss\nis not a number"))

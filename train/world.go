@@ -76,7 +76,7 @@ func (r *Run) Ranks() int { return r.world().Size() }
 // CheckRanks returns an error if ranks that accumulate so many batches each cannot train
 // as one process does; see [World].
 func CheckRanks(ranks, accumulate int) error {
-	if ranks == 1 || accumulate&(accumulate-1) == 0 {
+	if ranks < 2 || accumulate&(accumulate-1) == 0 {
 		return nil
 	}
 	n := ranks * accumulate
