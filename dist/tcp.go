@@ -298,16 +298,16 @@ func (t *tcp) await(ctx context.Context, arrived func(p *peer) bool) error {
 // tableFor returns where p reaches the ranks from 1 on. Those of rank 0's own
 // machine may have come over its loopback; p reaches them where it reaches rank 0.
 func (t *tcp) tableFor(p *peer) string {
-	var lines []string
+	var addresses []string
 	for _, other := range t.peers[1:] {
 		at := netip.MustParseAddrPort(other.where)
 		if at.Addr().IsLoopback() {
 			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 			at = netip.AddrPortFrom(here, at.Port())
 		}
-		lines = append(lines, at.String())
+		addresses = append(addresses, at.String())
 	}
-	return strings.Join(lines, " ")
+	return strings.Join(addresses, " ")
 }
 
 // isLocal reports whether an address is one of this machine alone.
@@ -382,7 +382,7 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 		}
 		var broken net.Error
 		if !errors.As(err, &broken) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // it answers, but not as a rank of this job
-			t.stranger(fmt.Sprintf("at %s, where rank %d is expected, another answers: %v", address, h.to, err), 0)
+			t.stranger(fmt.Sprintf("at %s, where rank %d expects rank %d, another answers: %v", address, t.rank, h.to, err), 0)
 		}
 		if !noteAt.IsZero() && time.Now().After(noteAt) {
 			noteAt = time.Time{}

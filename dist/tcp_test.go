@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -211,7 +212,7 @@ func TestStrangers(t *testing.T) {
 	}
 	dropped := func(c net.Conn) {
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if b, err := io.ReadAll(c); errors.Is(err, context.DeadlineExceeded) || len(b) > 100 {
+		if b, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || len(b) > 100 {
 			t.Errorf("a stranger is not dropped: %d bytes, %v", len(b), err)
 		}
 		c.Close()
@@ -401,7 +402,7 @@ func TestRankTooMany(t *testing.T) {
 
 // An Abort ends the calls of all ranks, pending and later, with its rank and reason.
 func TestAbort(t *testing.T) {
-	for _, silent := range []bool{false, true} {
+	for _, atOnce := range []bool{false, true} {
 		ranks := mesh(t, 4, nil)
 		var all sync.WaitGroup
 		errs := make([]error, 4)
@@ -409,7 +410,7 @@ func TestAbort(t *testing.T) {
 			w := dist.NewWorld(tr)
 			all.Go(func() {
 				if r == 2 {
-					if !silent {
+					if !atOnce {
 						time.Sleep(50 * time.Millisecond)
 					}
 					w.Abort(errors.New("the loss\nis not a number"))

@@ -249,15 +249,6 @@ func divisions(n int) string {
 	return list[0]
 }
 
-// CheckRanks returns a one-line error if so many ranks cannot accumulate so many batches each: the
-// sum of several ranks is that of one process only if each has a whole subtree (see [World]).
-func CheckRanks(ranks, accumulate int) error {
-	if ranks > 1 && accumulate&(accumulate-1) != 0 {
-		return fmt.Errorf("accumulate must be a power of two with several ranks, got %d with %d; %d batches to a step can be had with %s", accumulate, ranks, accumulate*ranks, divisions(accumulate*ranks))
-	}
-	return nil
-}
-
 // restore copies a checkpoint's vectors to their places and reports whether it holds best weights.
 func restore(f *model.File, s *state, opt *optim.Optimizer, ema *optim.EMA, best device.Buffer) (hasBest bool, err error) {
 	slab := opt.Slab()

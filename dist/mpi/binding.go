@@ -29,5 +29,5 @@ func binding(own, machine int, p *dist.Place, f family) string {
 		return ""
 	}
 	advice := map[family]string{openMPI: "`mpirun --bind-to none` lifts this", mpich: "`mpirun -bind-to none` lifts this", anyMPI: "ask the launcher for more"}[f]
-	return fmt.Sprintf("%s bound this rank to 1 core; the machine has %d for each rank here: %s", p.Launcher, machine/ranks, advice)
+	return fmt.Sprintf("%s bound rank %d to 1 core; the machine has %d for each rank here: %s", p.Launcher, p.Rank, machine/ranks, advice)
 }

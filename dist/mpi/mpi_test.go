@@ -513,7 +513,7 @@ func TestBinding(t *testing.T) {
 		f                   family
 		want                string // a part
 	}{
-		{1, 8, 2, openMPI, "bound this rank to 1 core; the machine has 4 for each rank here: `mpirun --bind-to none`"},
+		{1, 8, 2, openMPI, "bound rank 0 to 1 core; the machine has 4 for each rank here: `mpirun --bind-to none`"},
 		{1, 2, 0, mpich, "`mpirun -bind-to none`"},
 		{1, 4, 2, anyMPI, "ask the launcher for more"},
 		{1, 4, 4, openMPI, ""}, // each has its own
@@ -535,7 +535,7 @@ func TestBindingUnderOpenMPI(t *testing.T) {
 	each(t, func(t *testing.T, m installed) {
 		want := m.name == "openmpi"
 		out, err := m.run(t, 1, "binding", "PRTE_MCA_rmaps_default_mapping_policy=", "OMPI_MCA_rmaps_base_oversubscribe=")
-		if err != nil || strings.Contains(out, "bound this rank to 1 core") != want {
+		if err != nil || strings.Contains(out, "to 1 core; the machine has") != want {
 			t.Errorf("%v: %s", err, out)
 		}
 	})

@@ -154,12 +154,12 @@ func sumOfFiles(path string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// rankNote prints what a rank above 0 notices as well.
+// rankNote prints what a rank above 0 notices as well; the text names the rank.
 func (a *app) rankNote(text string) {
 	if a.writes() {
 		a.remark(text)
 	} else if !a.hushed {
-		fmt.Fprintf(a.stderr, "Note of rank %d: %s\n", a.place.Rank, text)
+		fmt.Fprintf(a.stderr, "Note: %s\n", text)
 	}
 }
 

@@ -434,7 +434,7 @@ func TestStuckRank(t *testing.T) {
 // What cannot be right is refused in one line before a rank is started.
 func TestLaunchMisuse(t *testing.T) {
 	for flags, want := range map[string]string{
-		"--accumulate 3": "accumulate must be a power of two with several ranks, got 3 with 2; 6 batches to a step can be had with 1 rank with accumulate 6, 3 with 2 or 6 with 1",
+		"--accumulate 3": "accumulate must be a power of two with several ranks, got 3 with 2 ranks; 6 batches to a step can be had with 1 rank with accumulate 6, 3 with 2 or 6 with 1",
 		"--reduce f64":   `reduce: want f32, bf16, got "f64"; did you mean f32?`,
 	} {
 		var out, log bytes.Buffer
