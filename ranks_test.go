@@ -42,6 +42,8 @@ var rankRuns = []struct {
 	{"tag", "labels", writeNames, ".conll", []string{"hidden 6", "embedding 4", "epochs 2", "batch 16", "min_count 1", "scheme labels", "decoder softmax"}},
 	{"translate", "greedy", writePairs, ".tsv", []string{"hidden 8", "embedding 8", "epochs 4", "lr 0.03", "batch_tokens 64", "min_count 1", "tokens space", "beam 2", "scheduled_sampling 0.5"}},
 	{"translate", "carried", writePairs, ".tsv", []string{"hidden 8", "embedding 8", "epochs 4", "lr 0.03", "batch_tokens 64", "min_count 1", "tokens space", "beam 2", "carry_state true"}},
+	{"generate", "characters", writeTexts, ".txt", []string{"hidden 8", "embedding 4", "epochs 2", "batch 4", "bptt 16"}},
+	{"generate", "words", writeTexts, ".txt", []string{"hidden 8", "embedding 8", "epochs 1", "batch 4", "bptt 8", "tokens space", "softmax adaptive", "cutoffs 8,16"}},
 	{"keywords", "", writeSounds, ".csv", []string{"hidden 6", "layers 1", "bands 12", "epochs 2", "batch 2", "label text"}},
 	{"transcribe", "greedy", writeSounds, ".csv", []string{"hidden 8", "layers 1", "bands 12", "epochs 2", "batch 2"}},
 	{"transcribe", "lexicon", writeSounds, ".csv", []string{"hidden 8", "layers 1", "bands 12", "epochs 1", "batch 2", "lexicon words.txt", "beam 4"}},
@@ -135,7 +137,8 @@ type rankResult struct {
 	passes  int64
 }
 
-// counting counts the passes of recurrent layers that no gradient follows.
+// counting counts the rows of passes of recurrent layers that no gradient follows: tasks
+// share batches, or the rows of a batch.
 type counting struct {
 	device.Backend
 	passes atomic.Int64
@@ -143,7 +146,7 @@ type counting struct {
 
 func (c *counting) Scan(s *device.ScanSpec) {
 	if !s.Keep {
-		c.passes.Add(1)
+		c.passes.Add(int64(s.B))
 	}
 	c.Backend.Scan(s)
 }
@@ -301,6 +304,16 @@ func writeNames(t *testing.T, dir string) {
 		fmt.Fprintf(&b, "%s B-PER\n%s I-PER\n", pick(r, "Ann Bob Eve"), pick(r, "Smith Jones Lee"))
 		fmt.Fprintf(&b, "%s %s\n\n", pick(r, "Paris Rome Lee"), pick(r, "B-LOC B-LOC O"))
 		return b.String()
+	})
+}
+
+func writeTexts(t *testing.T, dir string) {
+	write(t, dir, ".txt", "", [3]int{200, 600, 10}, func(r *rand.Rand) string {
+		var words []string
+		for range 4 + r.IntN(9) {
+			words = append(words, strings.Fields("the cat dog bird sat lay sang on in under mat floor tree and then slept until it rained again")[r.IntN(19)])
+		}
+		return strings.Join(words, " ") + ".\n"
 	})
 }
 

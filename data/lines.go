@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"unicode/utf8"
 )
@@ -85,6 +86,20 @@ func checkEncoding(encoding string) error {
 		return nil
 	}
 	return Errorf("encoding: want utf-8 or latin-1, got %q", encoding)
+}
+
+// stat describes the file; nil if the text does not come from one.
+func (r *LineReader) stat() (fs.FileInfo, error) {
+	if r.source.file == nil {
+		return nil, nil
+	}
+	return r.source.file.Stat()
+}
+
+// verbatim reports whether the lines so far are what the input has, but for a byte order
+// mark.
+func (r *LineReader) verbatim() bool {
+	return r.source.gzip == nil && r.source.lineEnd == '\n' && r.Recoded == 0
 }
 
 // Close closes the file.

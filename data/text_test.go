@@ -219,15 +219,15 @@ func TestReadDocuments(t *testing.T) {
 		}
 	}
 	var notes []string
-	got, err := all(ReadDocuments(dir, "", func(s string) { notes = append(notes, s) }))
-	want := []Document{{filepath.Join(dir, "a", "c.go"), "package c\r\n"}, {filepath.Join(dir, "b.txt"), "bee\n"}}
+	got, err := all(ReadDocuments(dir, "", 1<<30, func(s string) { notes = append(notes, s) }))
+	want := []Document{{File: filepath.Join(dir, "a", "c.go"), Text: "package c\r\n"}, {File: filepath.Join(dir, "b.txt"), Text: "bee\n"}}
 	if err != nil || !reflect.DeepEqual(got, want) || len(notes) != 2 {
 		t.Errorf("%v, %v, notes %q", got, err, notes)
 	}
-	if got, err := all(ReadDocuments(want[1].File, "", nil)); err != nil || !reflect.DeepEqual(got, want[1:]) {
+	if got, err := all(ReadDocuments(want[1].File, "", 1<<30, nil)); err != nil || !reflect.DeepEqual(got, want[1:]) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if _, err := all(ReadDocuments(filepath.Join(dir, "none"), "", nil)); err == nil || !strings.Contains(err.Error(), "there is no such file") {
+	if _, err := all(ReadDocuments(filepath.Join(dir, "none"), "", 1<<30, nil)); err == nil || !strings.Contains(err.Error(), "there is no such file") {
 		t.Error(err)
 	}
 }
@@ -275,6 +275,6 @@ func FuzzText(f *testing.F) {
 		}
 		all(ReadConll(path, &ConllOptions{Keep: true, Note: note}))
 		all(ReadPairs(path, path, "", note))
-		all(ReadDocuments(path, "", note))
+		all(ReadDocuments(path, "", 1<<30, note))
 	})
 }

@@ -87,7 +87,7 @@ func Find(getenv func(string) string) (*Place, error) {
 			e.fail("PET_NPROC_PER_NODE", "%d processes a node, but this is the only one here: start them by 'carousel launch -- train ...'", n)
 		}
 	case e.any("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-		p = e.ranks("Kubeflow's jax policy", "JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "", "")
+		p = e.ranks(kubeflowJax, "JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "", "")
 		p.Address = e.text("JAX_COORDINATOR_ADDRESS")
 		p.Secret = secretOf("jax", p.Address)
 	default:
@@ -104,7 +104,7 @@ func Find(getenv func(string) string) (*Place, error) {
 	if p.MPI {
 		p.Address, p.Secret = "", nil
 	} else if e.err == nil && p.Size > 1 {
-		e.checkAddress(p.Address)
+		e.checkAddress(p)
 	}
 	if e.err != nil || p.Size == 1 {
 		return nil, e.err
@@ -120,7 +120,11 @@ type Node struct {
 	Secret     []byte // of the job
 }
 
-const kubeflowTorch = "Kubeflow's torch policy"
+// Names of launchers.
+const (
+	kubeflowTorch = "Kubeflow's torch policy"
+	kubeflowJax   = "Kubeflow's jax policy"
+)
 
 // FindNode returns the node of a launcher that leaves the ranks of a machine to
 // 'carousel launch', or nil: Kubeflow's torch policy with PET_NPROC_PER_NODE. The
@@ -362,10 +366,14 @@ func (e *env) replace(address *string, secret *[]byte) {
 }
 
 // checkAddress wants host:port.
-func (e *env) checkAddress(address string) {
-	host, port, err := net.SplitHostPort(address)
+func (e *env) checkAddress(p *Place) {
+	host, port, err := net.SplitHostPort(p.Address)
 	if n, bad := strconv.Atoi(port); err != nil || bad != nil || host == "" || n < 1 || n > 65535 {
-		e.fail("CAROUSEL_ADDRESS", "expected host:port of rank 0, got %q", address)
+		name := "CAROUSEL_ADDRESS"
+		if p.Launcher == kubeflowJax && !e.any(name) {
+			name = "JAX_COORDINATOR_ADDRESS"
+		}
+		e.fail(name, "expected host:port of rank 0, got %q", p.Address)
 	}
 }
 

@@ -139,7 +139,7 @@ func TestFindErrors(t *testing.T) {
 		petVars + " PET_NNODES=1:4":               `PET_NNODES: expected a number, 1 or more, got "1:4"`,
 		petVars + " PET_NPROC_PER_NODE=4":         "PET_NPROC_PER_NODE: 4 processes a node",
 		petVars + " PET_MASTER_ADDR=":             "PET_MASTER_ADDR: is not set",
-		jaxVars + " JAX_COORDINATOR_ADDRESS=a":    "expected host:port",
+		jaxVars + " JAX_COORDINATOR_ADDRESS=a":    "JAX_COORDINATOR_ADDRESS: expected host:port",
 		"JAX_PROCESS_ID=0":                        "JAX_NUM_PROCESSES: is not set",
 	} {
 		p, err := dist.Find(lookup(vars))

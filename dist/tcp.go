@@ -298,16 +298,16 @@ func (t *tcp) await(ctx context.Context, arrived func(p *peer) bool) error {
 // tableFor returns where p reaches the ranks from 1 on. Those of rank 0's own
 // machine may have come over its loopback; p reaches them where it reaches rank 0.
 func (t *tcp) tableFor(p *peer) string {
-	var lines []string
+	var addresses []string
 	for _, other := range t.peers[1:] {
 		at := netip.MustParseAddrPort(other.where)
 		if at.Addr().IsLoopback() {
 			here := p.control.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 			at = netip.AddrPortFrom(here, at.Port())
 		}
-		lines = append(lines, at.String())
+		addresses = append(addresses, at.String())
 	}
-	return strings.Join(lines, " ")
+	return strings.Join(addresses, " ")
 }
 
 // isLocal reports whether an address is one of this machine alone.
@@ -382,7 +382,7 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 		}
 		var broken net.Error
 		if !errors.As(err, &broken) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) { // it answers, but not as a rank of this job
-			t.stranger(fmt.Sprintf("at %s, where rank %d is expected, another answers: %v", address, h.to, err))
+			t.stranger(fmt.Sprintf("at %s, where rank %d expects rank %d, another answers: %v", address, t.rank, h.to, err), 0)
 		}
 		if !noteAt.IsZero() && time.Now().After(noteAt) {
 			noteAt = time.Time{}
@@ -398,12 +398,22 @@ func (t *tcp) dial(ctx context.Context, address string, h hello, wait time.Durat
 	}
 }
 
-// stranger notes, once, what is no part of the job.
-func (t *tcp) stranger(line string) {
+// stranger notes, once, what is no part of the job, unless the job fails within the time of
+// patience: its own ranks then leave in the middle of a handshake.
+func (t *tcp) stranger(line string, patience time.Duration) {
 	t.mu.Lock()
 	t.refused = line
 	t.mu.Unlock()
-	t.noted.Do(func() { t.note(line) })
+	if patience > 0 {
+		select {
+		case <-t.done:
+		case <-t.ended:
+		case <-time.After(patience):
+		}
+	}
+	if t.failure() == nil {
+		t.noted.Do(func() { t.note(line) })
+	}
 }
 
 // serve answers what dials this rank, until the listener is closed: after the
@@ -452,15 +462,18 @@ func (t *tcp) welcome(c net.Conn) {
 		} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err = errors.New("it left without a word")
 		}
-		t.stranger(fmt.Sprintf("%s connected to rank %d and was dropped: %v", from, t.rank, err))
+		t.stranger(fmt.Sprintf("%s connected to rank %d and was dropped: %v", from, t.rank, err), graceTime)
 		return
 	}
-	why := t.admit(h, from)
+	why, failed := t.admit(h, from)
 	if why != "" {
-		t.stranger(why)
+		t.stranger(why, 0)
 	}
 	if judge(c, why) != nil || why != "" {
 		c.Close()
+		if failed != nil { // after the dialer has heard why
+			t.fail(failed)
+		}
 		if why == "" { // the dialer did not hear it and will come again
 			t.mu.Lock()
 			t.peers[h.from].coming[h.kind] = false
@@ -475,23 +488,23 @@ func (t *tcp) welcome(c net.Conn) {
 }
 
 // admit returns why a dialer that has proved the secret is refused, or reserves
-// its place.
-func (t *tcp) admit(h hello, from string) (why string) {
+// its place. failed is why the job cannot begin.
+func (t *tcp) admit(h hello, from string) (why string, failed *RankError) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.cause != nil:
-		return fmt.Sprintf("the job has ended: %v", t.cause)
+		return fmt.Sprintf("the job has ended: %v", t.cause), nil
 	case h.to != t.rank:
-		return fmt.Sprintf("this is rank %d, not %d", t.rank, h.to)
+		return fmt.Sprintf("this is rank %d, not %d", t.rank, h.to), nil
 	case h.size != t.size:
 		other := &RankError{h.from, fmt.Sprintf("at %s counts %d ranks, rank %d %d: start all with the same number", from, h.size, t.rank, t.size)}
-		if !t.started {
-			t.running.Go(func() { t.fail(other) })
+		if t.started {
+			return other.Error(), nil
 		}
-		return other.Error()
+		return other.Error(), other
 	case h.from <= t.rank || h.from >= t.size || h.kind != control && h.kind != data:
-		return fmt.Sprintf("rank %d does not dial rank %d in a job of %d ranks", h.from, t.rank, t.size)
+		return fmt.Sprintf("rank %d does not dial rank %d in a job of %d ranks", h.from, t.rank, t.size), nil
 	}
 	p := t.peers[h.from]
 	if p.coming[h.kind] {
@@ -499,10 +512,10 @@ func (t *tcp) admit(h hello, from string) (why string) {
 		if at == "" {
 			at = "another address"
 		}
-		return fmt.Sprintf("rank %d at %s is one too many, another has come from %s: give every process its own number", h.from, from, at)
+		return fmt.Sprintf("rank %d at %s is one too many, another has come from %s: give every process its own number", h.from, from, at), nil
 	}
 	p.coming[h.kind] = true
-	return ""
+	return "", nil
 }
 
 // add gives a peer its connection. The error is the failure of the job.

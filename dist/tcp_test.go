@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -211,7 +212,7 @@ func TestStrangers(t *testing.T) {
 	}
 	dropped := func(c net.Conn) {
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		if b, err := io.ReadAll(c); errors.Is(err, context.DeadlineExceeded) || len(b) > 100 {
+		if b, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || len(b) > 100 {
 			t.Errorf("a stranger is not dropped: %d bytes, %v", len(b), err)
 		}
 		c.Close()
@@ -248,6 +249,34 @@ func TestStrangers(t *testing.T) {
 	}
 	if !slices.ContainsFunc(heard.all(), func(s string) bool { return strings.Contains(s, "secret") }) {
 		t.Errorf("noted %q, nothing of another secret", heard.all())
+	}
+}
+
+// When a job fails, its own ranks may leave in the middle of a handshake: they are no strangers.
+func TestNoStrangerAtTheEnd(t *testing.T) {
+	t.Parallel()
+	var heard notes
+	list := places(t, 2)
+	ranks, errs := connect(t.Context(), list, &dist.Options{Note: heard.add})
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	left := *list[1] // leaves when it has read the proof, as a rank that hears of the end does
+	left.Secret = []byte("another")
+	_, err := dist.Connect(ctx, &left, &dist.Options{Note: func(string) { stop() }})
+	if err == nil {
+		t.Fatal("a rank with another secret is connected")
+	}
+	time.Sleep(50 * time.Millisecond) // rank 0 notices it
+	ranks[0].Abort(errors.New("broken"))
+	for _, r := range ranks {
+		if err := r.Close(); err == nil {
+			t.Error("a job that has failed ends well")
+		}
+	}
+	if lines := heard.all(); len(lines) > 0 {
+		t.Errorf("noted %q", lines)
 	}
 }
 
@@ -320,11 +349,13 @@ func TestStartErrors(t *testing.T) {
 	contain("another version", errs[0], "version 7", "version 1", "same program")
 	l.Close()
 
-	sizes := places(t, 3)
-	sizes[1].Size = 2
-	_, errs = connect(t.Context(), sizes[:2], nil)
-	for _, err := range errs {
-		contain("another size", err, "rank 1 at 127.0.0.1:", "counts 2 ranks, rank 0 3", "same number")
+	for range 20 { // rank 1 hears it before rank 0 ends
+		sizes := places(t, 3)
+		sizes[1].Size = 2
+		_, errs = connect(t.Context(), sizes[:2], &dist.Options{Wait: 5 * time.Second})
+		for _, err := range errs {
+			contain("another size", err, "rank 1 at 127.0.0.1:", "counts 2 ranks, rank 0 3", "same number")
+		}
 	}
 
 	for _, p := range []*dist.Place{
@@ -371,7 +402,7 @@ func TestRankTooMany(t *testing.T) {
 
 // An Abort ends the calls of all ranks, pending and later, with its rank and reason.
 func TestAbort(t *testing.T) {
-	for _, silent := range []bool{false, true} {
+	for _, atOnce := range []bool{false, true} {
 		ranks := mesh(t, 4, nil)
 		var all sync.WaitGroup
 		errs := make([]error, 4)
@@ -379,7 +410,7 @@ func TestAbort(t *testing.T) {
 			w := dist.NewWorld(tr)
 			all.Go(func() {
 				if r == 2 {
-					if !silent {
+					if !atOnce {
 						time.Sleep(50 * time.Millisecond)
 					}
 					w.Abort(errors.New("the loss\nis not a number"))

@@ -51,10 +51,8 @@ const (
 	data    = 'd'
 )
 
-// What a handshake fails with, apart from errors of the connection.
-var (
-	errSecret = errors.New("it does not know the secret of this job")
-)
+// errSecret is the end of a handshake with another job, or a stranger.
+var errSecret = errors.New("it does not know the secret of this job")
 
 // versionError is another version of the protocol.
 type versionError int
@@ -202,7 +200,7 @@ func oneLine(s string) string {
 type message struct {
 	kind byte
 	rank int    // with abort: whose fault it is
-	text string // with abort: the problem; with table: addresses of ranks 1 and up, in lines
+	text string // with abort: the problem; with table: addresses of ranks 1 and up, divided by spaces
 }
 
 const (

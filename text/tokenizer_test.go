@@ -416,3 +416,47 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// The number of pieces that are counted at a time is bounded, and those that come often are
+// not among the forgotten.
+func TestPiecesAreBounded(t *testing.T) {
+	defer func(most int) { mostPieces = most }(mostPieces)
+	texts := func(yield func(string) bool) {
+		for i := range 3000 {
+			if !yield(fmt.Sprintf("the cat sat on w%d w%d w%d", 3*i, 3*i+1, 3*i+2)) {
+				return
+			}
+		}
+	}
+	for _, name := range []string{"word", "bpe"} {
+		o := &TokenizerOptions{MinCount: 1000, VocabularySize: 300}
+		want, err := TrainTokenizer(t.Context(), name, texts, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mostPieces = 50
+		got, err := TrainTokenizer(t.Context(), name, texts, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mostPieces = 1 << 22
+		for _, word := range []string{"cat", " sat", " on"} {
+			if a, b := got.Encode(nil, word), want.Encode(nil, word); name == "bpe" && len(a) != len(b) || name == "word" && got.Decode(a) != want.Decode(b) {
+				t.Errorf("%s: %q is %v, with all pieces counted %v", name, word, a, b)
+			}
+		}
+	}
+	c := pieceCounter{}
+	for i := range 200 {
+		c.encode(nil, []byte("often"), 0)
+		c.encode(nil, []byte("now"), 0)
+		c.encode(nil, fmt.Append(nil, i), 0)
+		c.encode(nil, fmt.Append(nil, i), 0)
+		if c.bound(50); len(c) > 50 {
+			t.Fatalf("%d pieces", len(c))
+		}
+	}
+	if *c["often"] != 200 {
+		t.Errorf("a frequent piece was counted %d times of 200", *c["often"])
+	}
+}

@@ -85,7 +85,8 @@ type TokenizerOptions struct {
 
 // TrainTokenizer trains a tokenizer of one of the [Kinds] on texts. Equal texts
 // and options give equal tokenizers. Counts and statistics are kept in memory,
-// the texts are not.
+// the texts are not. Above four million different pieces (words, for most kinds) the rarest
+// are forgotten while they are counted, so that memory is bounded.
 //
 // It returns a [*data.InputError] if the kind or an option is invalid, the
 // vocabulary is too small for the special tokens, or the texts have no token to
@@ -270,6 +271,7 @@ func (j *jsonTokenizer) countPieces(ctx context.Context, special []string, texts
 			return nil, err
 		}
 		w.tokens = t.run(&w, w.tokens[:0], s, false)
+		counter.bound(mostPieces)
 	}
 	counts := make(map[string]int64, len(counter))
 	for word, n := range counter {
@@ -292,6 +294,19 @@ func (c pieceCounter) encode(dst []Token, word []byte, at int) []Token {
 }
 
 func (c pieceCounter) unknownID() int32 { return -1 }
+
+// mostPieces is the number of different pieces that are counted at a time; some hundred
+// bytes are needed for each.
+var mostPieces = 1 << 22
+
+// bound forgets the rarest pieces if there are more than most, so that memory does not grow
+// with the texts: at least half of them, by a number of occurrences up to which all are
+// forgotten. One that comes again is counted anew.
+func (c pieceCounter) bound(most int) {
+	for rare := int64(1); len(c) > most || rare > 1 && len(c) > most/2; rare *= 2 {
+		maps.DeleteFunc(c, func(_ string, n *int64) bool { return *n <= rare })
+	}
+}
 
 // wordLevelModel writes the model of a vocabulary of whole pieces.
 func wordLevelModel(tokens []string) json.RawMessage {

@@ -401,7 +401,6 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 	if o.write == nil {
 		o.write = model.WriteTensors
 	}
-	ranks := o.world().Size()
 	for _, c := range []struct {
 		bad bool
 		msg string
@@ -411,7 +410,6 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 		{lists && o.Batch != 0, "Batch must be 0 where the job lists its batches"},
 		{!lists && o.Batch <= 0, fmt.Sprintf("Batch must be positive, got %d", o.Batch)},
 		{o.Accumulate < 0, fmt.Sprintf("Accumulate must be positive, got %d", o.Accumulate)},
-		{ranks > 1 && o.Accumulate&(o.Accumulate-1) != 0, fmt.Sprintf("accumulate must be a power of two with several ranks, got %d with %d; %d batches to a step can be had with %s", o.Accumulate, ranks, o.Accumulate*ranks, divisions(max(o.Accumulate, 1)*ranks))},
 		{o.Epochs < 0 || o.Steps < 0 || o.MaxTime < 0, "Epochs, Steps and MaxTime cannot be negative"},
 		{o.Epochs == 0 && o.Steps == 0 && o.MaxTime == 0, "one of Epochs, Steps and MaxTime must end the run"},
 		{(o.Schedule == nil) == (o.Plateau == nil), "exactly one of Schedule and Plateau must be set"},
@@ -428,6 +426,9 @@ func (o *Options) check(samples int, lists, validates bool, metric string, opt, 
 		if c.bad {
 			return errors.New("train: " + c.msg)
 		}
+	}
+	if err := CheckRanks(o.world().Size(), o.Accumulate); err != nil {
+		return fmt.Errorf("train: %w", err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -71,6 +72,16 @@ func (r *Run) world() World {
 
 // Ranks returns the number of processes that train together, 1 without a World.
 func (r *Run) Ranks() int { return r.world().Size() }
+
+// CheckRanks returns an error if ranks that accumulate so many batches each cannot train
+// as one process does; see [World].
+func CheckRanks(ranks, accumulate int) error {
+	if ranks < 2 || accumulate&(accumulate-1) == 0 {
+		return nil
+	}
+	n := ranks * accumulate
+	return fmt.Errorf("accumulate must be a power of two with several ranks, got %d with %d ranks; %d batches to a step can be had with %s", accumulate, ranks, n, divisions(n))
+}
 
 // Writes reports whether this process writes files: Dir is set and it is rank
 // 0.

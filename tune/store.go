@@ -102,7 +102,8 @@ type Store interface {
 	// epoch must be p.Epoch. If discard is set, the checkpoint of its trial or repeat is removed in the same transaction.
 	Finish(ctx context.Context, p *Piece, discard bool) error
 	// Discard removes the checkpoints of the trials whose last pieces these are. A trial of which another piece has
-	// begun since keeps its own: somebody goes on from it.
+	// begun since keeps its own: somebody goes on from it. Room that is no longer used, also by others, is given back where
+	// a store can.
 	Discard(ctx context.Context, pieces []int) error
 
 	// Enqueue adds values that are to be tried next; Queue returns all that were added, in order.

@@ -28,6 +28,6 @@ func binding(own, machine int, p *dist.Place, f family) string {
 	if own > 1 || machine < 2*ranks {
 		return ""
 	}
-	advice := map[family]string{openMPI: "`mpirun --bind-to none` lifts this", mpich: "`mpirun -bind-to none` lifts this", anyMPI: "ask for more cores a rank"}[f]
-	return fmt.Sprintf("%s bound this rank to 1 of %d cores, and %d ranks are here: %s", p.Launcher, machine, ranks, advice)
+	advice := map[family]string{openMPI: "`mpirun --bind-to none` lifts this", mpich: "`mpirun -bind-to none` lifts this", anyMPI: "ask the launcher for more"}[f]
+	return fmt.Sprintf("%s bound rank %d to 1 core; the machine has %d for each rank here: %s", p.Launcher, p.Rank, machine/ranks, advice)
 }

@@ -63,7 +63,9 @@ type transport struct {
 	told     int            // how many ranks' reasons have arrived
 }
 
-var joined atomic.Bool
+// joined is the world of this process. It stays reachable, with the buffers that
+// the library may still have after a failure.
+var joined atomic.Pointer[transport]
 
 // Connect loads the MPI library that belongs to the launcher which started this
 // process and joins its world. It fails if no such library is found, and if the
@@ -84,10 +86,11 @@ func Connect(ctx context.Context, p *dist.Place) (dist.Transport, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if joined.Swap(true) {
+	t := &transport{aborting: make(chan struct{}), heard: make([]byte, reasonBytes)}
+	if !joined.CompareAndSwap(nil, t) {
 		return nil, errors.New("mpi: this process has joined its MPI world before, which is possible once")
 	}
-	t := &transport{thread: dl.StartThread(), aborting: make(chan struct{}), heard: make([]byte, reasonBytes)}
+	t.thread = dl.StartThread()
 	joining := make(chan error, 1)
 	go func() { joining <- t.thread.Do(func() error { return t.join(p) }) }()
 	select {
@@ -225,8 +228,8 @@ func (t *transport) request(number int) unsafe.Pointer {
 	return unsafe.Add(unsafe.Pointer(&t.requests[0]), uintptr(number)*t.handle)
 }
 
-// listen begins to wait for another rank's reason to end the job. heard lives as
-// long as the MPI goroutine, and the heap does not move: it needs no pin.
+// listen begins to wait for another rank's reason to end the job. heard needs no
+// pin: it stays reachable, and the heap does not move.
 func (t *transport) listen() error {
 	return t.begin("MPI_Irecv", t.irecv, t.heard, t.anySource, reasonTag, 0)
 }
@@ -319,6 +322,7 @@ func (t *transport) tell() error {
 		t.poll() // errors of messages that the end has cut off say nothing new
 	}
 	fmt.Fprintln(os.Stderr, cause)
+	time.Sleep(100 * time.Millisecond) // MPICH 4's launcher drops what it has not read by then
 	return t.check("MPI_Abort", dl.Call(t.abort, t.world, 1))
 }
 

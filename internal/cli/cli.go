@@ -61,6 +61,7 @@ type app struct {
 
 	json    bool
 	quiet   bool
+	hushed  bool // quiet was asked for; ranks above 0 are quiet in any case, but for what they notice
 	seed    uint64
 	threads int
 }

@@ -2,11 +2,17 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/carousel-ml/carousel/data"
@@ -30,6 +36,7 @@ func (a *app) findPlace() error {
 	}
 	a.place, a.ranks = p, p.Size
 	if p.Rank > 0 {
+		a.hushed = a.quiet
 		a.quiet, a.json = true, false
 	}
 	if a.threads == 0 {
@@ -51,14 +58,22 @@ func threadsOf(p *dist.Place, most, bound, online int) int {
 // writes reports whether this process is the one of its training that prints and writes.
 func (a *app) writes() bool { return a.place == nil || a.place.Rank == 0 }
 
-// checkRanks refuses what several ranks cannot do: read one standard input.
-func (a *app) checkRanks(files any) error {
+// checkRanks refuses what several ranks cannot do: read one standard input, and divide their
+// batches otherwise than in a tree.
+func (a *app) checkRanks(files, cfg any) error {
 	if a.ranks < 2 {
 		return nil
 	}
 	for _, one := range settings.List(files) {
 		if one.String() == data.Stdin {
 			return wrongFlag(one.Flag(), "--%s -: %s cannot all read one standard input; give a file", one.Flag(), report.Plural(a.ranks, "rank"))
+		}
+	}
+	if one := settings.Named(settings.List(cfg), "accumulate"); one != nil {
+		if n, err := strconv.Atoi(one.String()); err == nil {
+			if err := train.CheckRanks(a.ranks, n); err != nil {
+				return wrongFlag(one.Flag(), "%v", err)
+			}
 		}
 	}
 	return nil
@@ -90,13 +105,62 @@ func (a *app) meet(ctx context.Context) error {
 	return nil
 }
 
-// rankNote prints what a rank above 0 notices as well.
+// sameFiles refuses ranks whose files differ from rank 0's where the training itself does not
+// compare them: those of the test part, which only the scores see, and those that settings name,
+// such as a lexicon. All ranks call it at the same point.
+func (a *app) sameFiles(files, cfg any) error {
+	w := a.joined()
+	if w == nil {
+		return nil
+	}
+	var own strings.Builder
+	for _, one := range slices.Concat(settings.List(files), settings.List(cfg)) {
+		compared := strings.HasPrefix(one.Name, "data") || strings.HasPrefix(one.Name, "valid")
+		if one.Kind() == "file" && !one.IsList() && !one.IsZero() && !compared {
+			fmt.Fprintf(&own, "%s %s\n", one.Flag(), sumOfFiles(one.String()))
+		}
+	}
+	all, err := w.Share([]byte(own.String()))
+	if err != nil {
+		return err
+	}
+	first := strings.Split(string(all[0]), "\n")
+	for rank, text := range all {
+		theirs := strings.Split(string(text), "\n")
+		for _, line := range slices.Concat(theirs, first) {
+			if !slices.Contains(theirs, line) || !slices.Contains(first, line) {
+				flag, _, _ := strings.Cut(line, " ")
+				return fmt.Errorf("rank %d has another file of --%s than rank 0; give all ranks the same files", rank, flag)
+			}
+		}
+	}
+	return nil
+}
+
+// sumOfFiles is a checksum of a file, or of all files of a directory; of what can be read, since
+// who needs the rest says so better.
+func sumOfFiles(path string) string {
+	h := sha256.New()
+	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil
+		}
+		if f, err := os.Open(path); err == nil {
+			_, _ = io.Copy(h, f)
+			f.Close()
+		}
+		return nil
+	})
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// rankNote prints what a rank above 0 notices as well; the text names the rank.
 func (a *app) rankNote(text string) {
 	if a.writes() {
 		a.remark(text)
-		return
+	} else if !a.hushed {
+		fmt.Fprintf(a.stderr, "Note: %s\n", text)
 	}
-	fmt.Fprintf(a.stderr, "Note of rank %d: %s\n", a.place.Rank, text)
 }
 
 // joined is the world of the ranks; nil for a process that trains alone.

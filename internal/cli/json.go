@@ -215,12 +215,16 @@ func asksForJSON(args []string) bool {
 	if len(args) > 0 && strings.HasPrefix(args[0], "__complete") {
 		return false
 	}
-	asked := false
+	asked, launches := false, false
 	for _, arg := range args {
 		value, given := strings.CutPrefix(arg, "--json=")
 		switch {
+		case arg == "--" && launches: // another command follows
+			launches = false
 		case arg == "--":
 			return asked
+		case arg == "launch":
+			launches = true
 		case arg == "--json":
 			asked = true
 		case given:

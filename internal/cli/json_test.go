@@ -834,7 +834,7 @@ func TestJSONErrors(t *testing.T) {
 	}
 
 	// Words that only look like the flag, and commands whose words are not flags.
-	for line, want := range map[string]bool{"a --json": true, "--json=1 a": true, "a --json=no": true, "a --json=false": false, "a -- --json": false, "a --jsonx": false, "__complete a --json": false} {
+	for line, want := range map[string]bool{"a --json": true, "--json=1 a": true, "a --json=no": true, "a --json=false": false, "a -- --json": false, "launch -- a --json": true, "launch -- a -- --json": false, "a --jsonx": false, "__complete a --json": false} {
 		if got := asksForJSON(strings.Fields(line)); got != want {
 			t.Errorf("%s: %v", line, got)
 		}

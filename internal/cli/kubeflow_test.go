@@ -165,7 +165,10 @@ func TestKubeflowFailures(t *testing.T) {
 			}
 			var remarks []string
 			k := newKubeflow(func(name string) string { return env[name] }, func(text string) { remarks = append(remarks, text) })
-			k.every, k.wait = 10*time.Millisecond, 200*time.Millisecond
+			k.every, k.wait = 10*time.Millisecond, time.Minute
+			if name == "hangs" {
+				k.wait = 200 * time.Millisecond
+			}
 			var h train.Hooks
 			end := k.watch(&h, 0)
 			_ = h.OnStart(train.Plan{Steps: 10})

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -149,8 +150,10 @@ type rankProcess struct {
 	*exec.Cmd
 	rank   int
 	said   *rankLines // nil: its standard error is the launcher's
+	asked  os.Signal  // with which it was asked to end; nil: it was not
 	ended  bool
 	killed bool // by the launcher
+	stuck  bool // killed because it did not end after another had failed
 }
 
 // launcherName is what dist.Find calls this launcher.
@@ -214,19 +217,25 @@ func (a *app) startRanks(l *launch) error {
 			if r.ProcessState.Success() {
 				break
 			}
+			if status, ok := r.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == r.asked {
+				r.killed = true // it did not listen yet
+			}
 			failed = append(failed, r)
-			if late == nil && r.ProcessState.ExitCode() != exitInterrupted {
+			if late == nil { // after an interrupt, too: ranks wait for each other before they end
 				late = time.After(graceAfterFailure)
 			}
 		case s := <-signals:
 			if asked++; asked > 1 {
 				each(kill)
 			} else {
-				each(func(r *rankProcess) { _ = r.Process.Signal(s) })
+				each(func(r *rankProcess) {
+					r.asked = s
+					_ = r.Process.Signal(s)
+				})
 			}
 		case <-late:
 			if asked++; asked > 1 {
-				each(kill)
+				each(func(r *rankProcess) { r.stuck = true; kill(r) })
 			} else {
 				each(func(r *rankProcess) { _ = r.Process.Signal(os.Interrupt) })
 			}
@@ -239,9 +248,11 @@ func (a *app) startRanks(l *launch) error {
 	a.json = object && (ranks[0].rank > 0 || ranks[0].ProcessState.ExitCode() < 0)                // rank 0 is elsewhere, or may have printed none
 	first := slices.MaxFunc(failed, func(x, y *rankProcess) int { return x.guilt() - y.guilt() }) // of equal ones the first that ended
 	switch code := first.ProcessState.ExitCode(); {
-	case code == exitInterrupted: // rank 0 has said how to go on
+	case code == exitInterrupted && !ranks[0].killed: // rank 0 has said how to go on
 		return &launchFailed{code: exitInterrupted}
-	case first.killed:
+	case first.stuck:
+		return &launchFailed{exitFailure, fmt.Sprintf("rank %d did not answer and was killed", first.rank)}
+	case first.killed, code == exitInterrupted:
 		return &launchFailed{exitInterrupted, "interrupted"}
 	case code < 0:
 		return &launchFailed{exitFailure, fmt.Sprintf("rank %d was ended by a signal (%v)", first.rank, first.ProcessState)}
@@ -273,22 +284,24 @@ func (a *app) rankProcess(l *launch, i int, printing *sync.Mutex) *rankProcess {
 // guilt orders ranks that failed by how likely the others failed because of them.
 func (r *rankProcess) guilt() int {
 	switch code := r.ProcessState.ExitCode(); {
+	case r.stuck: // what others say of it may be that they do not hear it
+		return 2
 	case r.killed:
 		return -2
 	case code < 0: // by a signal
-		return 5
+		return 6
 	case code == exitInterrupted:
 		return -1
 	case code == exitMisuse && r.rank == 0: // the others may have found the same
-		return 4
+		return 5
 	case code == exitMisuse:
-		return 3
+		return 4
 	case r.said == nil: // it may have named another one
 		return 1
 	case r.said.namesAnother():
 		return 0
 	}
-	return 2
+	return 3
 }
 
 // rankLines prints what a rank writes to its standard error, each line behind the rank's

@@ -88,7 +88,7 @@ func (p *started) end(t *testing.T) int {
 	go func() { ended <- p.Wait() }()
 	select {
 	case <-ended:
-	case <-time.After(time.Minute):
+	case <-time.After(5 * time.Minute):
 		_ = p.Process.Kill()
 		t.Fatalf("%q hangs: %s", p.Args, p.stderr.String())
 	}
@@ -230,7 +230,7 @@ func TestEndOfALauncher(t *testing.T) {
 func TestKills(t *testing.T) {
 	kills, epochs, longest := 3, 30, time.Second
 	if n, err := strconv.Atoi(os.Getenv("CAROUSEL_KILLS")); err == nil {
-		kills, epochs, longest = n, 60*n, 6*time.Second
+		kills, epochs, longest = n, 30*n, 5*time.Second
 	}
 	t.Parallel()
 	one := newTraining(t, epochs)
@@ -407,5 +407,82 @@ func TestRankLines(t *testing.T) {
 	var e error = &launchFailed{code: 3}
 	if !errors.As(e, new(*launchFailed)) || exitCode(e) != 3 {
 		t.Error("the exit code of a launch is not its rank's")
+	}
+}
+
+// The rank that had to be killed, because it did not end, is named before rank 0, which may only
+// have said that it does not hear it.
+func TestStuckRank(t *testing.T) {
+	ended := func(r *rankProcess) *rankProcess {
+		if err := r.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if r.killed {
+			_ = r.Process.Kill()
+		}
+		_ = r.Wait()
+		return r
+	}
+	first := ended(&rankProcess{Cmd: exec.Command("false")})
+	stuck := ended(&rankProcess{Cmd: exec.Command("sleep", "60"), rank: 1, said: new(rankLines), killed: true, stuck: true})
+	failed := ended(&rankProcess{Cmd: exec.Command("false"), rank: 2, said: &rankLines{rank: 2, final: "disk full"}})
+	if first.guilt() >= stuck.guilt() || stuck.guilt() >= failed.guilt() {
+		t.Errorf("rank 0 that failed has %d, one that was stuck %d, one that failed by itself %d", first.guilt(), stuck.guilt(), failed.guilt())
+	}
+}
+
+// What cannot be right is refused in one line before a rank is started.
+func TestLaunchMisuse(t *testing.T) {
+	for flags, want := range map[string]string{
+		"--accumulate 3": "accumulate must be a power of two with several ranks, got 3 with 2 ranks; 6 batches to a step can be had with 1 rank with accumulate 6, 3 with 2 or 6 with 1",
+		"--reduce f64":   `reduce: want f32, bf16, got "f64"; did you mean f32?`,
+	} {
+		var out, log bytes.Buffer
+		line := "launch -n 2 -- train classify --data none.csv --out " + t.TempDir() + " --quiet " + flags
+		if code := run(t.Context(), strings.Fields(line), nil, &out, &log); code != exitMisuse || log.String() != "carousel: "+want+"\n" || out.Len() > 0 {
+			t.Errorf("%s: exit %d, %q", flags, code, log.String())
+		}
+	}
+}
+
+// A rank is as quiet as it was asked to be.
+func TestQuietRank(t *testing.T) {
+	for name, value := range map[string]string{"RANK": "1", "RANKS": "2", "ADDRESS": "localhost:1", "SECRET": "s"} {
+		t.Setenv("CAROUSEL_"+name, value)
+	}
+	for _, quiet := range []bool{true, false} {
+		var log bytes.Buffer
+		a := &app{quiet: quiet, stderr: &log, threads: 1}
+		if err := a.findPlace(); err != nil {
+			t.Fatal(err)
+		}
+		if a.rankNote("one"); (log.Len() > 0) == quiet {
+			t.Errorf("quiet %v: noted %q", quiet, log.String())
+		}
+	}
+}
+
+// A rank with another test file, or none, is refused: the scores are computed in shares.
+func TestOtherTestFile(t *testing.T) {
+	t.Parallel()
+	one := &training{dir: t.TempDir()}
+	for name, rows := range map[string]int{"data.txt": 40, "a.txt": 20, "b.txt": 30} {
+		text := strings.Repeat("1 good film\n0 bad film\n", rows/2)
+		if err := os.WriteFile(filepath.Join(one.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.args = []string{"train", "classify", "--data", filepath.Join(one.dir, "data.txt"), "--format", "label-first", "--hidden", "4", "--embedding", "4", "--epochs", "1", "--quiet"}
+	for name, test := range map[string]string{"other": filepath.Join(one.dir, "b.txt"), "none": ""} {
+		host, port := freeAddress(t)
+		rank := func(n, test string) *started {
+			env := []string{"CAROUSEL_RANK=" + n, "CAROUSEL_RANKS=2", "CAROUSEL_ADDRESS=" + net.JoinHostPort(host, port), "CAROUSEL_SECRET=s"}
+			return one.start(t, env, one.on(name, "--test", test))
+		}
+		for i, p := range []*started{rank("0", filepath.Join(one.dir, "a.txt")), rank("1", test)} {
+			if code := p.end(t); code != exitFailure || !strings.Contains(p.stderr.String(), "rank 1 has another file of --test than rank 0; give all ranks the same files\n") {
+				t.Errorf("%s: rank %d: exit %d: %s", name, i, code, p.stderr.String())
+			}
+		}
 	}
 }

@@ -79,7 +79,11 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 		Args: noArgs,
 		// What can be checked before a process meets others, or is started.
 		PreRunE: func(c *cobra.Command, _ []string) error {
-			if err := s.Resolve(recipeFile, pairs); err != nil {
+			err := s.Resolve(recipeFile, pairs)
+			if err == nil {
+				err = settings.Check(run)
+			}
+			if err != nil {
 				return misusef("%v", err)
 			}
 			if c.Flags().Changed("seed") {
@@ -100,7 +104,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 					return err
 				}
 			}
-			if err := a.checkRanks(files); err != nil || !a.writes() {
+			if err := a.checkRanks(files, cfg); err != nil || !a.writes() {
 				return err
 			}
 			return checkRun(run.Out, run.resume)
@@ -191,6 +195,9 @@ func (a *app) trainTogether(ctx context.Context, k *task.Kind, files any, cfg ta
 func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
 	d, err := k.Read(ctx, files, cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := a.sameFiles(files, cfg); err != nil {
 		return nil, err
 	}
 	notes := slices.Clone(d.Notes())

@@ -218,7 +218,7 @@ func (s *openedStudy) trialTable(list []*tune.Record) *report.Table {
 
 // finalistTable lists what was trained with several seeds; nil if nothing was.
 func (s *openedStudy) finalistTable() *report.Table {
-	if s.verdict == nil {
+	if s.verdict == nil || !slices.ContainsFunc(s.verdict.Finalists, func(f trials.Finalist) bool { return len(f.Values) > 0 }) {
 		return nil
 	}
 	t := report.NewTable("trial", s.Options.Objectives[0].Name, "deviation", "by seed", "as a trial")

@@ -231,6 +231,25 @@ func TestRepeatsInTime(t *testing.T) {
 	}
 }
 
+// A verdict without repeats has no table of them.
+func TestFinalistTable(t *testing.T) {
+	s := &openedStudy{Study: &tune.Study{Options: tune.Options{Objectives: []tune.Objective{{Name: "loss"}}}}}
+	for _, c := range []struct {
+		verdict *trials.Verdict
+		rows    int
+	}{
+		{nil, 0},
+		{&trials.Verdict{Finalists: []trials.Finalist{{First: 1}, {Trial: 1, First: 2}}}, 0},
+		{&trials.Verdict{Finalists: []trials.Finalist{{First: 1, Values: []float64{2}, Mean: 2}, {Trial: 1, First: 2, Failed: 1}}}, 2},
+	} {
+		s.verdict = c.verdict
+		table := s.finalistTable()
+		if table == nil && c.rows > 0 || table != nil && len(table.Rows) != c.rows {
+			t.Errorf("%+v: %+v", c.verdict, table)
+		}
+	}
+}
+
 // A flag that a task and the search share goes by its value.
 func TestTwoFlags(t *testing.T) {
 	root := (&app{kinds: carousel.Tasks}).rootCommand()

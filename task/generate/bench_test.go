@@ -34,10 +34,10 @@ func stepper(b testing.TB, cfg Config, vocabulary int) func() {
 	net.startAtFrequencies((*rare)(nil).expected(counts))
 	opt := optim.NewAdamW(slab, nil)
 	tape, carry := tensor.NewTape(tensor.CPU(), tensor.Train), nn.NewCarry(net.RNN, cfg.Batch)
-	s := newStreams(&corpus{docs: [][]int32{ids}}, cfg.Batch, cfg.BPTT, false, 1)
+	s := newStreams(corpusOf(ids), cfg.Batch, cfg.BPTT, false, 1)
 	bt, n := &batch{}, 0
 	return func() {
-		s.load(bt, 0, n%4)
+		_ = s.load(bt, 0, n%4, 0, cfg.Batch)
 		n++
 		tape.Reset()
 		l, to := net.loss(tape, bt, carry.Begin(tape, bt.begins))

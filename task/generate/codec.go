@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"iter"
 	"regexp"
@@ -22,19 +23,20 @@ type codec struct {
 }
 
 // trainCodec learns the tokens of the training texts. A cancelled ctx returns its
-// error.
+// error, and a text that cannot be read a *data.InputError.
 func trainCodec(ctx context.Context, cfg *Config, docs []data.Document) (*codec, error) {
 	kind := cfg.Tokens
 	o := &text.TokenizerOptions{VocabularySize: cfg.VocabularySize, MinCount: cfg.MinCount}
 	parts := literal
 	if kind == "space" {
-		parts, o.Extra = blocks, []string{lineEnd}
+		parts, o.Extra = whole, []string{lineEnd}
 		if o.VocabularySize == 0 {
 			o.VocabularySize = 2e6
 		}
 	}
-	t, err := text.TrainTokenizer(ctx, kind, texts(docs, parts), o)
-	if err != nil {
+	r := &reading{ctx: ctx}
+	t, err := text.TrainTokenizer(ctx, kind, r.texts(docs, parts), o)
+	if err := cmp.Or(r.err, err); err != nil {
 		return nil, err
 	}
 	return newCodec(t, cfg.Tokens)
@@ -58,21 +60,42 @@ func newCodec(t *text.Tokenizer, unit string) (*codec, error) {
 // special matches texts that look like special tokens.
 var special = regexp.MustCompile(strings.Join(text.Special(), "|"))
 
-// literal divides a text into blocks, and these within whatever looks like a
-// special token, so that a tokenizer reads it as characters. (Corpora of words
-// mark unknown ones as <unk>, and there it is the token.)
-func literal(s string) iter.Seq[string] {
+// literal divides a block of a text within whatever looks like a special token, so that a
+// tokenizer reads it as characters. (Corpora of words mark unknown ones as <unk>, and
+// there it is the token.)
+func literal(block string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for block := range blocks(s) {
-			from := 0
-			for _, at := range special.FindAllStringIndex(block, -1) {
-				if !yield(block[from : at[0]+1]) {
+		from := 0
+		for _, at := range special.FindAllStringIndex(block, -1) {
+			if !yield(block[from : at[0]+1]) {
+				return
+			}
+			from = at[0] + 1
+		}
+		yield(block[from:])
+	}
+}
+
+// whole is a block as it is.
+func whole(block string) iter.Seq[string] { return func(yield func(string) bool) { yield(block) } }
+
+// parts iterates over what the tokenizer reads at once of a text in blocks: lines without
+// their ends, if tokens are words, with whether the token for a line's end follows.
+func (k *codec) parts(blocks iter.Seq[string]) iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
+		if k.line >= 0 {
+			for line := range lines(blocks) {
+				if !yield(strings.CutSuffix(line, "\n")) {
 					return
 				}
-				from = at[0] + 1
 			}
-			if !yield(block[from:]) {
-				return
+			return
+		}
+		for block := range blocks {
+			for part := range literal(block) {
+				if !yield(part, false) {
+					return
+				}
 			}
 		}
 	}
@@ -80,58 +103,44 @@ func literal(s string) iter.Seq[string] {
 
 // encode appends the tokens of a text to dst. It ends early when ctx does.
 func (k *codec) encode(ctx context.Context, dst []int32, s string) []int32 {
-	if k.line < 0 {
-		for part := range literal(s) {
-			if ctx.Err() != nil {
-				break
-			}
-			dst = k.tokens.Encode(dst, part)
+	for part, ends := range k.parts(blocks(s)) {
+		if ctx.Err() != nil {
+			break
 		}
-		return dst
-	}
-	for {
-		line, rest, more := strings.Cut(s, "\n")
-		dst = k.tokens.Encode(dst, line)
-		if ctx.Err() != nil || !more {
-			return dst
+		if dst = k.tokens.Encode(dst, part); ends {
+			dst = append(dst, k.line)
 		}
-		dst, s = append(dst, k.line), rest
 	}
+	return dst
 }
 
-// trace returns the tokens of a text with their byte ranges; the end of a line is
-// one byte.
-func (k *codec) trace(s string) iter.Seq[text.Token] {
-	return func(yield func(text.Token) bool) {
-		var tokens []text.Token // of one part
-		at := 0
-		each := func(part string) bool {
-			tokens = k.tokens.Tokens(tokens[:0], part)
-			for _, t := range tokens {
-				t.Start += at
-				t.End += at
-				if !yield(t) {
-					return false
-				}
+// traced is a part of a text, where it begins, in bytes, and its tokens with their byte
+// ranges in the text.
+type traced struct {
+	text   string
+	at     int
+	tokens []text.Token
+}
+
+// trace iterates over the parts of a text in blocks; the end of a line, one byte, belongs
+// to the line. A part is valid until the next.
+func (k *codec) trace(blocks iter.Seq[string]) iter.Seq[traced] {
+	return func(yield func(traced) bool) {
+		var p traced
+		for part, ends := range k.parts(blocks) {
+			p.text, p.tokens = part, k.tokens.Tokens(p.tokens[:0], part)
+			for i := range p.tokens {
+				p.tokens[i].Start += p.at
+				p.tokens[i].End += p.at
 			}
-			at += len(part)
-			return true
-		}
-		if k.line < 0 {
-			for part := range literal(s) {
-				if !each(part) {
-					return
-				}
+			if ends {
+				p.tokens = append(p.tokens, text.Token{ID: k.line, Start: p.at + len(part), End: p.at + len(part) + 1})
+				p.text += "\n"
 			}
-			return
-		}
-		for {
-			line, rest, more := strings.Cut(s, "\n")
-			if !each(line) || !more || !yield(text.Token{ID: k.line, Start: at, End: at + 1}) {
+			if !yield(p) {
 				return
 			}
-			at++
-			s = rest
+			p.at += len(p.text)
 		}
 	}
 }

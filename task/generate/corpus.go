@@ -2,14 +2,12 @@ package generate
 
 import (
 	"context"
-	"iter"
 	"math/rand/v2"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/text"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -21,7 +19,7 @@ const manyDocuments = 100
 const leastDivided = 1000
 
 // divide divides documents into parts as NewData describes.
-func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], err error) {
+func (c *Config) divide(ctx context.Context, docs []data.Document) (parts task.Parts[data.Document], err error) {
 	p, err := c.parts()
 	if err != nil {
 		return parts, err
@@ -35,7 +33,10 @@ func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], 
 		return parts, nil
 	}
 	for _, d := range docs {
-		n := utf8.RuneCountInString(d.Text)
+		n, _, err := measure(ctx, []data.Document{d}, text.Unknown)
+		if err != nil {
+			return parts, err
+		}
 		if n < leastDivided {
 			parts.Training = append(parts.Training, d)
 			continue
@@ -48,14 +49,17 @@ func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], 
 		if p[1] == 0 {
 			second = first
 		}
-		a := runeOffset(d.Text, first)
-		b := a + runeOffset(d.Text[a:], second-first)
+		r := &reading{ctx: ctx}
+		a, b := r.runes(d, first, second)
+		if r.err != nil {
+			return parts, r.err
+		}
 		for _, part := range []struct {
-			to   *[]data.Document
-			text string
-		}{{&parts.Training, d.Text[:a]}, {&parts.Validation, d.Text[a:b]}, {&parts.Test, d.Text[b:]}} {
-			if part.text != "" {
-				*part.to = append(*part.to, data.Document{File: d.File, Text: part.text})
+			to       *[]data.Document
+			from, up int64
+		}{{&parts.Training, 0, a}, {&parts.Validation, a, b}, {&parts.Test, b, d.Size()}} {
+			if part.from < part.up {
+				*part.to = append(*part.to, d.Slice(part.from, part.up))
 			}
 		}
 	}
@@ -64,9 +68,9 @@ func (c *Config) divide(docs []data.Document) (parts task.Parts[data.Document], 
 
 // draw assigns whole documents to the parts at random, and keeps their order.
 func draw(parts *task.Parts[data.Document], docs []data.Document, p [3]float64, seed uint64) {
-	total, size := 0, 0
+	total, size := int64(0), int64(0)
 	for _, d := range docs {
-		total += len(d.Text)
+		total += d.Size()
 	}
 	part := make([]*[]data.Document, len(docs))
 	for _, i := range rand.New(rand.NewPCG(seed, 0x73706c6974)).Perm(len(docs)) {
@@ -77,103 +81,11 @@ func draw(parts *task.Parts[data.Document], docs []data.Document, p [3]float64, 
 		case float64(size) < (p[1]+p[2])*float64(total):
 			part[i] = &parts.Validation
 		}
-		size += len(docs[i].Text)
+		size += docs[i].Size()
 	}
 	for i, d := range docs {
 		*part[i] = append(*part[i], d)
 	}
-}
-
-// runeOffset returns the byte at which character n of s begins.
-func runeOffset(s string, n int) int {
-	for i := range s {
-		if n--; n < 0 {
-			return i
-		}
-	}
-	return len(s)
-}
-
-// characters returns the number of characters of all documents.
-func characters(docs []data.Document) int {
-	n := 0
-	for _, d := range docs {
-		n += utf8.RuneCountInString(d.Text)
-	}
-	return n
-}
-
-// texts iterates over the pieces of the documents.
-func texts(docs []data.Document, parts func(string) iter.Seq[string]) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, d := range docs {
-			for s := range parts(d.Text) {
-				if !yield(s) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// blockSize is the number of bytes that a tokenizer reads at once; blocks of a
-// text without line ends may be four times as long.
-const blockSize = 1 << 20
-
-// blocks divides a text after line ends, so that tokenizers need not read all of
-// it at once.
-func blocks(s string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for len(s) > blockSize {
-			limit := min(4*blockSize, len(s))
-			cut := limit
-			if i := strings.IndexByte(s[blockSize:limit], '\n'); i >= 0 {
-				cut = blockSize + i + 1
-			} else {
-				for cut < len(s) && !utf8.RuneStart(s[cut]) {
-					cut--
-				}
-			}
-			if !yield(s[:cut]) {
-				return
-			}
-			s = s[cut:]
-		}
-		if s != "" {
-			yield(s)
-		}
-	}
-}
-
-// corpus is documents as tokens. Each begins with the token for the beginning of
-// a text and ends with that for the end: step i of a document reads token i and
-// predicts token i+1.
-type corpus struct {
-	docs       [][]int32
-	tokens     int // without those for beginnings and ends
-	characters int
-}
-
-// newCorpus encodes documents. The error is that of a cancelled ctx.
-func newCorpus(ctx context.Context, k *codec, docs []data.Document) (*corpus, error) {
-	c := &corpus{characters: characters(docs)}
-	for _, d := range docs {
-		ids := k.encode(ctx, []int32{k.begin}, d.Text)
-		c.tokens += len(ids) - 1
-		c.docs = append(c.docs, append(ids, k.end))
-	}
-	return c, ctx.Err()
-}
-
-// counts returns how often each token is a target.
-func (c *corpus) counts(vocabulary int) []int64 {
-	n := make([]int64, vocabulary)
-	for _, d := range c.docs {
-		for _, id := range d[1:] {
-			n[id]++
-		}
-	}
-	return n
 }
 
 // piece is a part of a document that one stream reads without interruption: steps
@@ -196,6 +108,8 @@ type streams struct {
 	order  [][]placed
 	rare   *rare   // in training: the tokens that may be read as unseen ones
 	readAs []int32 // by id: the token that it is read as in the epoch; nil: itself
+	tokens []int32 // of a segment
+	raw    []byte  // as they are stored
 }
 
 // placed is a piece and the number of its first segment in the row.
@@ -211,12 +125,12 @@ func newStreams(c *corpus, rows, steps int, whole bool, seed uint64) *streams {
 	s := &streams{corpus: c, steps: steps, seed: seed, rows: make([][]piece, rows), epoch: -1}
 	total := 0
 	for _, d := range c.docs {
-		total += len(d) - 1
+		total += d.steps()
 	}
 	longest := (total + rows - 1) / rows
 	var all []piece
 	for i, d := range c.docs {
-		n, parts := len(d)-1, 1
+		n, parts := d.steps(), 1
 		if !whole {
 			parts = (n + longest - 1) / longest
 		}
@@ -260,26 +174,28 @@ func (s *streams) arrange(epoch int) {
 	}
 }
 
-// batch is a segment of each row.
+// batch is a segment of some rows.
 type batch struct {
 	ids     []int32 // [B,T], inputs
 	targets []int32 // [B,T], next tokens; -100 for none
 	lengths []int32 // [B]
 	begins  []bool  // [B], whether the row begins a piece
 	parts   []piece // [B], sources of the segments
-	B, T    int
-	tokens  int  // number of targets
-	ragged  bool // rows differ in length
+	B, T    int     // T is at least 1, also where all rows have ended
+	tokens  int     // number of targets
+	ragged  bool    // rows differ in length
+	slot    int     // in training: the number of the batch in its step
 }
 
 const ignored = -100
 
-// load fills b with segment n of an epoch.
-func (s *streams) load(b *batch, epoch, n int) {
+// load fills b with segment n of the rows from lo to hi, in an epoch. The error is that of
+// reading the tokens.
+func (s *streams) load(b *batch, epoch, n, lo, hi int) error {
 	s.arrange(epoch)
-	b.B, b.T, b.tokens = len(s.rows), 0, 0
+	b.B, b.T, b.tokens = hi-lo, 1, 0
 	b.lengths, b.begins, b.parts = train.Resize(b.lengths, b.B), train.Resize(b.begins, b.B), train.Resize(b.parts, b.B)
-	for i, row := range s.order {
+	for i, row := range s.order[lo:hi] {
 		b.parts[i], b.begins[i] = s.segment(row, n)
 		steps := b.parts[i].steps()
 		b.lengths[i] = int32(steps)
@@ -290,21 +206,25 @@ func (s *streams) load(b *batch, epoch, n int) {
 	b.ragged = b.tokens < b.B*b.T
 	for i, p := range b.parts {
 		ids, targets := b.ids[i*b.T:(i+1)*b.T], b.targets[i*b.T:(i+1)*b.T]
-		k := 0
-		if p.steps() > 0 {
-			d := s.corpus.docs[p.doc]
-			k = copy(ids, d[p.from:p.to])
-			copy(targets, d[p.from+1:p.to+1])
+		k := p.steps()
+		if k > 0 {
+			s.tokens = train.Resize(s.tokens, k+1)
+			if err := s.corpus.read(s.tokens, s.corpus.docs[p.doc].from+p.from, &s.raw); err != nil {
+				return err
+			}
 			if s.readAs != nil {
-				for j := range k {
-					ids[j], targets[j] = s.readAs[ids[j]], s.readAs[targets[j]]
+				for j, id := range s.tokens {
+					s.tokens[j] = s.readAs[id]
 				}
 			}
+			copy(ids, s.tokens)
+			copy(targets, s.tokens[1:])
 		}
 		for ; k < b.T; k++ {
 			ids[k], targets[k] = 0, ignored
 		}
 	}
+	return nil
 }
 
 // segment returns the part of a row's piece in its segment n, and whether it is

@@ -16,7 +16,7 @@ import (
 )
 
 func numbered(lengths ...int) *corpus {
-	c := &corpus{}
+	var texts [][]int32
 	id := int32(0)
 	for _, n := range lengths {
 		var d []int32
@@ -24,9 +24,19 @@ func numbered(lengths ...int) *corpus {
 			d = append(d, id)
 			id++
 		}
-		c.docs = append(c.docs, d)
+		texts = append(texts, d)
 	}
-	return c
+	return corpusOf(texts...)
+}
+
+// characters returns the number of characters of documents.
+func characters(t *testing.T, docs []data.Document) int {
+	t.Helper()
+	n, _, err := measure(t.Context(), docs, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestStreams follows every row through some epochs: each token but the first of
@@ -48,7 +58,9 @@ func TestStreams(t *testing.T) {
 				var seen []int32
 				last := make([]int32, rows)
 				for n := range s.batches {
-					s.load(b, epoch, n)
+					if err := s.load(b, epoch, n, 0, rows); err != nil {
+						t.Fatal(err)
+					}
 					if b.B != rows || b.T > steps || b.T == 0 {
 						t.Fatalf("batch of %d rows and %d steps", b.B, b.T)
 					}
@@ -75,7 +87,9 @@ func TestStreams(t *testing.T) {
 				slices.Sort(seen)
 				var want []int32
 				for _, d := range c.docs {
-					want = append(want, d[1:]...)
+					for id := d.from + 1; id < d.to; id++ {
+						want = append(want, int32(id))
+					}
 				}
 				if !slices.Equal(seen, want) {
 					t.Fatalf("epoch %d predicts %v", epoch, seen)
@@ -92,7 +106,9 @@ func TestStreamsOfOneText(t *testing.T) {
 	if s.batches != 4 {
 		t.Fatalf("%d batches, want 4", s.batches)
 	}
-	s.load(b, 0, 1)
+	if err := s.load(b, 0, 1, 0, 10); err != nil {
+		t.Fatal(err)
+	}
 	if b.ragged || b.tokens != 250 || slices.Contains(b.begins, true) {
 		t.Errorf("the second segment has %d tokens, ragged %v, begins %v", b.tokens, b.ragged, b.begins)
 	}
@@ -114,7 +130,7 @@ func TestDivide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]int{characters(d.Training), characters(d.Validation), characters(d.Test)}; got != sizes {
+		if got := [3]int{characters(t, d.Training), characters(t, d.Validation), characters(t, d.Test)}; got != sizes {
 			t.Errorf("split %q: %v characters, want %v", split, got, sizes)
 		}
 		if join(d.Training)+join(d.Validation)+join(d.Test) != text || join(d.Of(task.All)) != text || len(d.Of(task.All)) != 1 {
@@ -167,7 +183,7 @@ func TestRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [3]int{characters(d.Training), characters(d.Validation), characters(d.Test)}; got != c.sizes {
+		if got := [3]int{characters(t, d.Training), characters(t, d.Validation), characters(t, d.Test)}; got != c.sizes {
 			t.Errorf("%+v with split %q: %v characters, want %v", c.files, c.split, got, c.sizes)
 		}
 	}

@@ -11,10 +11,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/carousel-ml/carousel/data"
-	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/task"
 	"github.com/carousel-ml/carousel/tensor"
-	"github.com/carousel-ml/carousel/train"
 )
 
 // Metrics are the scores of a language model.
@@ -87,13 +85,18 @@ func (m *Model) Evaluate(ctx context.Context, of *Data, part task.Part, _ *Evalu
 	defer tensor.Recover(&err)
 	task.NeedData(of, "generate: Evaluate")
 	docs := of.Of(part)
-	c, ends, nats, err := m.scored(ctx, of, docs)
+	c, nats, err := m.scored(ctx, of, docs)
 	if err != nil {
 		return nil, err
 	}
-	e := m.evaluation(docs, ends, nats, c)
-	e.Scored = of.Scored(part)
-	return e, nil
+	defer c.close(false)
+	defer nats.close()
+	e, err := m.evaluation(ctx, docs, c, nats)
+	if err != nil {
+		return nil, err
+	}
+	e.Scored, err = of.Scored(ctx, part)
+	return e, err
 }
 
 // tallied is the largest number of tokens of a row of a Tally: some sentences, so that
@@ -106,13 +109,19 @@ const tallied = 256
 func (m *Model) Tally(ctx context.Context, of *Data, part task.Part, _ *EvaluateOptions) (_ *task.Tally, err error) {
 	defer tensor.Recover(&err)
 	task.NeedData(of, "generate: Tally")
-	_, _, nats, err := m.scored(ctx, of, of.Of(part))
+	c, nats, err := m.scored(ctx, of, of.Of(part))
 	if err != nil {
 		return nil, err
 	}
+	defer c.close(false)
+	defer nats.close()
 	t := &task.Tally{Name: "perplexity", Of: func(s []float64) float64 { return tally{s[0], int(s[1])}.metrics(0).Perplexity }}
-	for _, document := range nats {
-		for piece := range slices.Chunk(document, tallied) {
+	for _, d := range c.docs {
+		for at := d.from + 1; at < d.to; at += tallied {
+			piece, err := nats.get(at, min(tallied, d.to-at))
+			if err != nil {
+				return nil, err
+			}
 			var one tally
 			for _, v := range piece {
 				one.add(float64(v))
@@ -123,53 +132,42 @@ func (m *Model) Tally(ctx context.Context, of *Data, part task.Part, _ *Evaluate
 	return t, nil
 }
 
-// scored returns documents as a corpus, where each token ends in its document, in bytes,
-// and -log p of each token.
-func (m *Model) scored(ctx context.Context, of *Data, docs []data.Document) (c *corpus, ends [][]int32, nats [][]float32, err error) {
-	ends = make([][]int32, len(docs))
-	c = &corpus{characters: characters(docs)}
-	for i, d := range docs {
-		ids := []int32{m.codec.begin}
-		for t := range m.codec.trace(d.Text) {
-			ids, ends[i] = append(ids, t.ID), append(ends[i], int32(t.End))
-		}
-		c.docs = append(c.docs, ids)
-		c.tokens += len(ids) - 1
+// scored returns documents as a corpus, and -log p of each token but the first of each
+// document.
+func (m *Model) scored(ctx context.Context, of *Data, docs []data.Document) (*corpus, *losses, error) {
+	c, err := newCorpus(ctx, m.codec, docs, true, "")
+	if err != nil {
+		return nil, nil, err
 	}
-	if c.tokens == 0 {
-		return nil, nil, nil, data.InFile(of.file, data.Errorf("the text to score has no tokens; give a file with some text"))
+	var nats *losses
+	if c.Tokens == 0 {
+		err = data.InFile(of.file, data.Errorf("the text to score has no tokens; give a file with some text"))
+	} else {
+		nats, err = m.nats(ctx, c)
 	}
-	nats, err = m.nats(ctx, c)
-	return c, ends, nats, err
+	if err != nil {
+		c.close(false)
+		return nil, nil, err
+	}
+	return c, nats, nil
 }
 
 // nats returns -log p of every token but the first of each document of c.
-func (m *Model) nats(ctx context.Context, c *corpus) (nats [][]float32, err error) {
+func (m *Model) nats(ctx context.Context, c *corpus) (_ *losses, err error) {
+	nats, err := newLosses(c)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			nats.close()
+		}
+	}()
 	rows := min(len(c.docs), evaluationRows)
 	s := newStreams(c, rows, m.segment(rows), true, 0)
-	for _, d := range c.docs {
-		nats = append(nats, make([]float32, len(d)-1))
-	}
-	tape, carry := tensor.NewTape(m.slab.Device(), tensor.Infer), nn.NewCarry(m.net.RNN, rows)
-	b := &batch{}
-	var scores []float32
-	for i := range s.batches {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		s.load(b, 0, i)
-		tape.Reset()
-		x, _, _, to := m.net.steps(tape, b.input(tape), carry.Begin(tape, b.begins))
-		scores = train.Resize(scores, b.B*b.T)
-		m.net.score(scores, x, b.targets)
-		carry.End(to)
-		for r, p := range b.parts {
-			for k := range p.steps() {
-				nats[p.doc][p.from+k] = -scores[r*b.T+k]
-			}
-		}
-	}
-	return nats, nil
+	return nats, m.scoreStreams(ctx, tensor.NewTape(m.slab.Device(), tensor.Infer), s, func(_ int, p piece, v []float32) error {
+		return nats.put(c.docs[p.doc].from+p.from+1, v)
+	})
 }
 
 // tally sums -log p.
@@ -185,51 +183,63 @@ func (t tally) metrics(characters int) Metrics {
 	return Metrics{Nats: nats, BitsPerChar: t.sum / math.Ln2 / float64(max(characters, 1)), Perplexity: math.Exp(nats)}
 }
 
-func (m *Model) evaluation(docs []data.Document, ends [][]int32, nats [][]float32, c *corpus) *Evaluation {
+// evaluation makes the scores of documents from -log p of their tokens. The texts are
+// divided into tokens once more, so that only the parts at hand are in memory.
+func (m *Model) evaluation(ctx context.Context, docs []data.Document, c *corpus, nats *losses) (*Evaluation, error) {
 	e := &Evaluation{
-		Task: Name, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.tokens, Characters: c.characters, Vocabulary: len(m.counts),
+		Task: Name, Unit: m.cfg.Tokens, Documents: len(docs), Tokens: c.Tokens, Characters: c.Characters, Vocabulary: len(m.counts),
 	}
 	var all, known, unigram tally
 	lost := 0 // characters of the unknown tokens
 	places, counts := make([]tally, len(positions)), make([]tally, len(frequencies))
 	share := logShares(m.counts)
 	unknown := m.codec.tokens.Vocabulary().UnknownID()
-	for i, ids := range c.docs {
-		for k, id := range ids[1:] { // the first begins the document
-			v := float64(nats[i][k])
-			all.add(v)
-			unigram.add(-share[id])
-			places[slot(positions, k)].add(v)
-			counts[slot(frequencies, int(m.counts[id]))].add(v)
-			if id == unknown {
-				e.Unknown++
-				lost += utf8.RuneCountInString(tokenText(docs[i].Text, ends[i], k))
-			} else {
-				known.add(v)
+	var worst surprises
+	r := &reading{ctx: ctx}
+	for i, d := range docs {
+		k, end := 0, 0 // of the tokens so far
+		worst.begin()
+		for part := range m.codec.trace(r.blocks(d)) {
+			v, err := nats.get(c.docs[i].from+1+k, len(part.tokens))
+			if err != nil {
+				return nil, err
 			}
+			for j, t := range part.tokens {
+				all.add(float64(v[j]))
+				unigram.add(-share[t.ID])
+				places[slot(positions, k)].add(float64(v[j]))
+				counts[slot(frequencies, int(m.counts[t.ID]))].add(float64(v[j]))
+				if t.ID == unknown {
+					e.Unknown++
+					lost += utf8.RuneCountInString(tokenText(part.text[max(end-part.at, 0) : t.End-part.at]))
+				} else {
+					known.add(float64(v[j]))
+				}
+				k, end = k+1, t.End
+			}
+			worst.add(part, v)
 		}
+		worst.end()
 	}
-	e.Metrics, e.Baselines = all.metrics(c.characters), map[string]Metrics{"unigram": unigram.metrics(c.characters)}
+	if r.err != nil {
+		return nil, r.err
+	}
+	e.Metrics, e.Baselines = all.metrics(c.Characters), map[string]Metrics{"unigram": unigram.metrics(c.Characters)}
 	if e.Unknown > 0 && known.n > 0 {
-		without := known.metrics(c.characters - lost)
+		without := known.metrics(c.Characters - lost)
 		e.Known = &without
 	}
 	e.ByPosition, e.ByFrequency = groups(positions, places), groups(frequencies, counts)
-	e.Surprising = surprising(docs, ends, nats)
+	e.Surprising = worst.list
 	if e.Unknown > 0 && m.codec.line < 0 {
 		e.Notes = append(e.Notes, fmt.Sprintf("%d of %d tokens were never seen in training and are scored as one unknown token", e.Unknown, e.Tokens))
 	}
-	return e
+	return e, nil
 }
 
-// tokenText returns the text of token k, given where each token ends; the space before
-// a word is none of it.
-func tokenText(text string, ends []int32, k int) string {
-	begin := int32(0)
-	if k > 0 {
-		begin = ends[k-1]
-	}
-	text = text[begin:ends[k]]
+// tokenText returns the text of a token, given the text from the end of the token before
+// it; the space before a word is none of it.
+func tokenText(text string) string {
 	if word := strings.TrimLeft(text, " \t"); word != "" {
 		return word
 	}
@@ -278,30 +288,76 @@ func groups(bounds []int, tallies []tally) []Group {
 // mostSurprising is the number of words in Evaluation.Surprising.
 const mostSurprising = 20
 
-// surprising returns the words with the highest -log p; each distinct word at its
-// worst position.
-func surprising(docs []data.Document, ends [][]int32, nats [][]float32) []Surprise {
-	worst := map[string]Surprise{}
-	for i, d := range docs {
-		k := 0
-		for from, to := range words(d.Text) {
-			sum := 0.0
-			for ; k < len(ends[i]) && int(ends[i][k]) <= to; k++ {
-				if int(ends[i][k]) > from {
-					sum += float64(nats[i][k])
-				}
-			}
-			if w := d.Text[from:to]; sum > worst[w].Nats {
-				worst[w] = Surprise{w, before(d.Text[:from]), sum}
+// mostWord is the number of bytes from which on a word is taken for several.
+const mostWord = 1 << 16
+
+// surprises finds the words with the highest -log p of all their tokens; each distinct word
+// at its worst position.
+type surprises struct {
+	list []Surprise // at most mostSurprising, the worst first
+
+	text string // the end of a document, as far as it was read, with some bytes before it
+	at   int    // where it begins in the document
+	next int    // where the first word that was not looked at begins in it
+	ends []int  // of the tokens since then
+	nats []float32
+}
+
+// begin begins a document.
+func (s *surprises) begin() { s.text, s.at, s.next, s.ends, s.nats = "", 0, 0, s.ends[:0], s.nats[:0] }
+
+// add takes the next part of the document.
+func (s *surprises) add(part traced, nats []float32) {
+	s.text += part.text
+	for _, t := range part.tokens {
+		s.ends = append(s.ends, t.End)
+	}
+	s.nats = append(s.nats, nats...)
+	s.look(false)
+}
+
+// end ends the document.
+func (s *surprises) end() { s.look(true) }
+
+// look looks at the words that are complete, or at all.
+func (s *surprises) look(all bool) {
+	k, next := 0, len(s.text)
+	for from, to := range words(s.text[s.next:]) {
+		from, to = from+s.next, to+s.next
+		if to == len(s.text) && !all {
+			next = from
+			break
+		}
+		sum := 0.0
+		for ; k < len(s.ends) && s.ends[k] <= s.at+to; k++ {
+			if s.ends[k] > s.at+from {
+				sum += float64(s.nats[k])
 			}
 		}
+		s.note(s.text[from:to], s.text[:from], sum)
 	}
-	list := make([]Surprise, 0, len(worst))
-	for _, s := range worst {
-		list = append(list, s)
+	cut := max(0, next-2*mostBefore)
+	s.text, s.at, s.next = s.text[cut:], s.at+cut, next-cut
+	s.ends, s.nats = append(s.ends[:0], s.ends[k:]...), append(s.nats[:0], s.nats[k:]...)
+}
+
+// note adds a word if it is one of the worst.
+func (s *surprises) note(word, text string, nats float64) {
+	full := len(s.list) == mostSurprising
+	if nats <= 0 || full && nats < s.list[len(s.list)-1].Nats {
+		return
 	}
-	slices.SortFunc(list, func(a, b Surprise) int { return cmp.Or(cmp.Compare(b.Nats, a.Nats), strings.Compare(a.Word, b.Word)) })
-	return list[:min(len(list), mostSurprising)]
+	if i := slices.IndexFunc(s.list, func(o Surprise) bool { return o.Word == word }); i >= 0 {
+		if nats <= s.list[i].Nats {
+			return
+		}
+		s.list = slices.Delete(s.list, i, i+1)
+	}
+	i, _ := slices.BinarySearchFunc(s.list, Surprise{Word: word, Nats: nats}, func(a, b Surprise) int {
+		return cmp.Or(cmp.Compare(b.Nats, a.Nats), strings.Compare(a.Word, b.Word))
+	})
+	s.list = slices.Insert(s.list, i, Surprise{strings.Clone(word), strings.Clone(before(text)), nats})
+	s.list = s.list[:min(len(s.list), mostSurprising)]
 }
 
 // words iterates over the byte ranges of the text between white space.
@@ -309,13 +365,14 @@ func words(s string) func(yield func(from, to int) bool) {
 	return func(yield func(from, to int) bool) {
 		from := -1
 		for i, r := range s {
-			switch space := unicode.IsSpace(r); {
-			case space && from >= 0:
+			space := unicode.IsSpace(r)
+			if from >= 0 && (space || i-from >= mostWord) {
 				if !yield(from, i) {
 					return
 				}
 				from = -1
-			case !space && from < 0:
+			}
+			if from < 0 && !space {
 				from = i
 			}
 		}
@@ -325,11 +382,13 @@ func words(s string) func(yield func(from, to int) bool) {
 	}
 }
 
+// mostBefore is the number of bytes of the text before a word that are told.
+const mostBefore = 60
+
 // before returns the end of a text on one line.
 func before(s string) string {
-	const most = 60
-	if len(s) > most {
-		s = s[len(s)-most:]
+	if len(s) > mostBefore {
+		s = s[len(s)-mostBefore:]
 		for len(s) > 0 && !utf8.RuneStart(s[0]) {
 			s = s[1:]
 		}

@@ -55,12 +55,16 @@ type Files struct {
 type Data struct {
 	task.Parts[data.Document]
 	task.Source
-	file string // of the training text, for errors
+	file  string    // of the training text, for errors
+	held  int64     // bytes of text in memory
+	coded task.Memo // what trainings with the same tokens have in common
 }
 
 // Read reads files or directories of text. A part without a file is taken from the
 // training text, as [NewData] divides it; with a file to validate on and no
-// Config.Split the training text is not divided. A file that cannot be read, and an
+// Config.Split the training text is not divided. Texts are held in memory up to 256 MiB
+// together; what is beyond stays in its files, which must not change while the data are
+// in use, and is read again whenever it is needed. A file that cannot be read, and an
 // invalid Split, are a *data.InputError; a cancelled ctx returns its error.
 func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	d := &Data{Source: task.Source{Name: data.BaseName(f.Data)}, file: f.Data}
@@ -71,7 +75,7 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 	if f.Valid != "" && cfg.Split == "" {
 		cfg.Split = "1,0,0"
 	}
-	if d.Parts, err = cfg.divide(docs); err != nil {
+	if d.Parts, err = cfg.divide(ctx, docs); err != nil {
 		return nil, err
 	}
 	for _, one := range []struct {
@@ -96,14 +100,14 @@ func Read(ctx context.Context, f *Files, cfg Config) (*Data, error) {
 // then follow validation and test; shorter ones are for training. An invalid Split
 // is a *data.InputError.
 func NewData(docs []data.Document, cfg Config) (*Data, error) {
-	p, err := cfg.divide(docs)
+	p, err := cfg.divide(context.Background(), docs)
 	return &Data{Parts: p}, err
 }
 
 // read reads one file or directory.
 func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Document, error) {
 	var docs []data.Document
-	for one, err := range data.ReadDocuments(path, cfg.Encoding, d.Note) {
+	for one, err := range data.ReadDocuments(path, cfg.Encoding, max(0, inMemory-d.held), d.Note) {
 		if err == nil {
 			err = ctx.Err()
 		}
@@ -111,6 +115,7 @@ func (d *Data) read(ctx context.Context, path string, cfg *Config) ([]data.Docum
 			return nil, err
 		}
 		docs = append(docs, one)
+		d.held += int64(len(one.Text))
 	}
 	return docs, nil
 }

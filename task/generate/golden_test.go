@@ -42,21 +42,23 @@ func tenSteps(t *testing.T, c *golden.Case) {
 	if got, want := len(slab.Params), len(c.Names("w0.")); got != want {
 		t.Fatalf("the network has %d parameters, PyTorch's %d", got, want)
 	}
-	texts := &corpus{}
+	var texts [][]int32
 	ids := c.Tensor("text")
 	for row := range s.Batch {
 		var d []int32
 		for _, id := range ids.Ints[row*ids.Dims[1] : (row+1)*ids.Dims[1]] {
 			d = append(d, int32(id))
 		}
-		texts.docs = append(texts.docs, d)
+		texts = append(texts, d)
 	}
-	text := newStreams(texts, s.Batch, s.Steps, true, 1)
+	text := newStreams(corpusOf(texts...), s.Batch, s.Steps, true, 1)
 	opt, tape, carry := optim.NewAdamW(slab, nil), tensor.NewTape(tensor.CPU(), tensor.Train), nn.NewCarry(net.RNN, s.Batch)
 	var losses, norms []float32
 	b := &batch{}
 	for step := range text.batches {
-		text.load(b, 0, step)
+		if err := text.load(b, 0, step, 0, s.Batch); err != nil {
+			t.Fatal(err)
+		}
 		tape.Reset()
 		l, to := net.loss(tape, b, carry.Begin(tape, b.begins))
 		carry.End(to)
@@ -72,7 +74,9 @@ func tenSteps(t *testing.T, c *golden.Case) {
 	}
 
 	infer := tensor.NewTape(tensor.CPU(), tensor.Infer)
-	text.load(b, 0, 0)
+	if err := text.load(b, 0, 0, 0, s.Batch); err != nil {
+		t.Fatal(err)
+	}
 	x, _, _, _ := net.steps(infer, b.input(infer), nil)
 	want := c.Tensor("log_prob").Data
 	got := net.logProb(x).Data()

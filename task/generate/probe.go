@@ -22,16 +22,19 @@ func (m *Model) Probe(ctx context.Context, d *Data, rows int) (_ func(*tensor.Ta
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	c, err := newCorpus(ctx, m.codec, d.Of(task.All))
+	c, err := newCorpus(ctx, m.codec, d.Of(task.All), false, "")
 	if err != nil {
 		return nil, err
 	}
-	if c.tokens == 0 {
+	defer c.close(false)
+	if c.Tokens == 0 {
 		return nil, data.InFile(d.file, data.Errorf("there is no text"))
 	}
-	rows = min(rows, max(c.tokens/m.cfg.BPTT, 1))
+	rows = min(rows, max(c.Tokens/m.cfg.BPTT, 1))
 	b := &batch{}
-	newStreams(c, rows, m.cfg.BPTT, false, 0).load(b, 0, 0)
+	if err := newStreams(c, rows, m.cfg.BPTT, false, 0).load(b, 0, 0, 0, rows); err != nil {
+		return nil, err
+	}
 	for r, n := range b.lengths {
 		for t := range int(n) - 1 {
 			b.targets[r*b.T+t] = ignored

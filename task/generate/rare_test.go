@@ -77,11 +77,11 @@ func TestRareTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := k.tokens.Vocabulary()
-	c, err := newCorpus(t.Context(), k, []data.Document{{Text: "aaabbcdefgh"}})
+	c, err := newCorpus(t.Context(), k, []data.Document{{Text: "aaabbcdefgh"}}, false, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := c.counts(v.Len())
+	counts := c.Counts
 	r := newRare(k, counts)
 	if r == nil || len(r.once) != 6 || len(r.unseen) != 1 || r.unseen[0] != v.UnknownID() || r.share != 0.75 {
 		t.Fatalf("%+v", r) // six seen once, one twice: 6/(6+2)

@@ -1,8 +1,10 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"iter"
+	"math/bits"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -17,40 +19,75 @@ import (
 // lines a text that was cut or put in another order is recognised. The hashes of
 // pieces are odd, those of lines even.
 
-// Remember adds the documents of all parts to a model's memory.
+// mostLines is the number of lines of all parts that are remembered. Of more, a half, a
+// quarter and so on: those whose hashes begin with zeros.
+const mostLines = 1 << 22
+
+// Remember adds the documents of all parts to a model's memory. A document that cannot be
+// read any more is left out.
 func (d *Data) Remember(m *task.Memory) {
-	for _, part := range []task.Part{task.Training, task.Validation, task.Test} {
-		var sums []uint64
+	r := &reading{ctx: context.Background()}
+	var known sample
+	var pieces [3][]uint64
+	for i, part := range parts {
 		for _, doc := range d.Of(part) {
-			sums = append(sums, pieceSum(doc.Text))
-			for line := range shortLines(doc.Text) {
+			h := uint64(pieceBasis)
+			for line := range shortLines(lines(r.blocks(doc))) {
+				h = addBytes(h, line)
 				if !isBlank(line) {
-					sums = append(sums, lineSum(line))
+					known.add(i, lineSum(line))
 				}
 			}
+			if r.err == nil {
+				pieces[i] = append(pieces[i], h|1)
+			}
 		}
-		m.Add(part, sums...)
 	}
 	if len(d.Whole) < manyDocuments {
 		for _, doc := range d.Whole {
-			d.rememberCuts(m, doc.Text)
+			d.rememberCuts(r, &known, doc)
+		}
+	}
+	for i, part := range parts {
+		m.Add(part, append(known.sums[i], pieces[i]...)...)
+	}
+}
+
+// parts are the parts of a training, the last that which counts most.
+var parts = []task.Part{task.Training, task.Validation, task.Test}
+
+// sample is hashes of lines by part, at most mostLines in all.
+type sample struct {
+	sums  [3][]uint64
+	zeros int // at the beginning of those that are kept
+}
+
+func (s *sample) add(part int, sum uint64) {
+	if bits.LeadingZeros64(sum) < s.zeros {
+		return
+	}
+	s.sums[part] = append(s.sums[part], sum)
+	for len(s.sums[0])+len(s.sums[1])+len(s.sums[2]) > mostLines {
+		s.zeros++
+		for i := range s.sums {
+			s.sums[i] = slices.DeleteFunc(s.sums[i], func(sum uint64) bool { return bits.LeadingZeros64(sum) < s.zeros })
 		}
 	}
 }
 
 // rememberCuts adds the lines of a divided document that are cut, to the parts that
 // have their beginnings.
-func (d *Data) rememberCuts(m *task.Memory, text string) {
-	at := 0
-	for _, part := range []task.Part{task.Training, task.Validation} {
+func (d *Data) rememberCuts(r *reading, known *sample, doc data.Document) {
+	at := int64(0)
+	for i, part := range parts[:2] {
 		for _, piece := range d.Of(part) {
-			if n := at + len(piece.Text); n < len(text) && strings.HasPrefix(text[at:], piece.Text) {
+			if n := at + piece.Size(); n < doc.Size() && doc.Begins(at, piece) {
 				at = n
-				end := 0
-				for line := range shortLines(text) {
-					if end += len(line); end > n {
-						if end-len(line) < n {
-							m.Add(part, lineSum(line))
+				end := int64(0)
+				for line := range shortLines(lines(r.blocks(doc))) {
+					if end += int64(len(line)); end > n {
+						if end-int64(len(line)) < n {
+							known.add(i, lineSum(line))
 						}
 						break
 					}
@@ -65,11 +102,11 @@ func (d *Data) rememberCuts(m *task.Memory, text string) {
 // single line is recognised when it is cut, too.
 const longLine = 400
 
-// shortLines iterates over the lines of a text. A long line is divided after some of its
+// shortLines iterates over lines. A long line is divided after some of its
 // words, which depend on the words alone and not on where the line begins.
-func shortLines(text string) iter.Seq[string] {
+func shortLines(lines iter.Seq[string]) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for line := range strings.Lines(text) {
+		for line := range lines {
 			for len(line) > longLine {
 				n := unit(line)
 				if !yield(line[:n]) {
@@ -101,43 +138,56 @@ func unit(line string) int {
 	}
 }
 
-// Recognise divides the documents of the file by a model's memory. The error is ctx's.
+// Recognise divides the documents of the file by a model's memory. The error is ctx's, or a
+// *data.InputError for a text that cannot be read.
 func (d *Data) Recognise(ctx context.Context, m *task.Memory) error {
 	d.Whole = d.Of(task.All)
 	known := knownPieces(m)
+	r := &reading{ctx: ctx}
 	whole := make([]uint64, len(d.Whole))
 	for i, doc := range d.Whole {
-		whole[i] = pieceSum(doc.Text)
+		h := uint64(pieceBasis)
+		for block := range r.blocks(doc) {
+			h = addBytes(h, block)
+		}
+		whole[i] = h | 1
 	}
-	var parts []task.Part
+	var of []task.Part
 	var pieces []data.Document
 	for i, part := range m.Divide(whole) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		doc := d.Whole[i]
 		if known.parts[whole[i]] != "" {
-			parts, pieces = append(parts, part), append(pieces, doc)
+			of, pieces = append(of, part), append(pieces, doc)
 			continue
 		}
-		first := len(pieces)
-		known.divide(doc.Text, func(part task.Part, text string) {
-			if last := len(pieces) - 1; last >= first && parts[last] == part {
-				pieces[last].Text += text
-				return
+		first, from, to := len(pieces), int64(0), int64(0)
+		known.divide(r, doc, func(part task.Part, n int64) {
+			if last := len(pieces) - 1; last < first || of[last] != part {
+				of, pieces, from = append(of, part), append(pieces, doc), to
 			}
-			parts, pieces = append(parts, part), append(pieces, data.Document{File: doc.File, Text: text})
+			to += n
+			pieces[len(pieces)-1] = doc.Slice(from, to)
 		})
 	}
-	d.Divide(parts, pieces)
+	if r.err != nil {
+		return r.err
+	}
+	d.Divide(of, pieces)
+	d.coded = task.Memo{} // of the texts as they were divided before
 	return nil
 }
 
-// Scored describes the scoring of a part; its rows are lines.
-func (d *Data) Scored(part task.Part) task.Scored {
-	return d.Parts.ScoredBy(part, func(doc data.Document) int {
-		return strings.Count(strings.TrimSuffix(doc.Text, "\n"), "\n") + 1
+// Scored describes the scoring of a part; its rows are lines. The errors are those of
+// Recognise.
+func (d *Data) Scored(ctx context.Context, part task.Part) (task.Scored, error) {
+	r := &reading{ctx: ctx}
+	s := d.Parts.ScoredBy(part, func(doc data.Document) (n int) {
+		for range lines(r.blocks(doc)) {
+			n++
+		}
+		return max(n, 1)
 	})
+	return s, r.err
 }
 
 // pieces are the pieces that a model remembers, for looking for them at each character
@@ -146,17 +196,24 @@ type pieces struct {
 	*task.Memory
 	parts  map[uint64]task.Part
 	likely [1 << 16]bool // by the upper bits of a hash: there is a piece with these
+	zeros  int           // at the beginning of the hashes of the lines that are remembered
 }
 
 func knownPieces(m *task.Memory) *pieces {
 	p := &pieces{Memory: m, parts: map[uint64]task.Part{}}
-	for _, part := range []task.Part{task.Training, task.Validation, task.Test} { // the last counts
+	n, all := 0, uint64(0)       // of the lines
+	for _, part := range parts { // the last counts
 		for _, sum := range m.Sums(part) {
 			if sum&1 == 1 {
 				p.parts[sum] = part
 				p.likely[sum>>48] = true
+			} else {
+				n, all = n+1, all|sum
 			}
 		}
+	}
+	if n > mostLines/4 { // so many would have all beginnings if none were left out
+		p.zeros = bits.LeadingZeros64(all)
 	}
 	return p
 }
@@ -164,28 +221,31 @@ func knownPieces(m *task.Memory) *pieces {
 // mostPieces is the number of pieces of a training's document, one for each part.
 const mostPieces = 3
 
-// divide calls use with the pieces of a text in order.
-func (p *pieces) divide(text string, use func(part task.Part, text string)) {
+// divide calls use with the pieces of a text in order, and their lengths.
+func (p *pieces) divide(r *reading, doc data.Document, use func(part task.Part, n int64)) {
 	for range mostPieces {
-		n, part := p.prefix(text)
+		n, part := p.prefix(r, doc)
 		if n == 0 {
 			break
 		}
-		use(part, text[:n])
-		text = text[n:]
+		use(part, n)
+		doc = doc.Slice(n, doc.Size())
 	}
-	p.divideLines(text, use)
+	p.divideLines(r, doc, use)
 }
 
 // prefix returns the length and the part of the longest beginning of a text that is a
 // piece; 0 if there is none.
-func (p *pieces) prefix(text string) (n int, part task.Part) {
-	h := uint64(pieceBasis)
-	for i := range len(text) {
-		h = addByte(h, text[i])
-		if sum := h | 1; p.likely[sum>>48] && p.parts[sum] != "" {
-			n, part = i+1, p.parts[sum]
+func (p *pieces) prefix(r *reading, doc data.Document) (n int64, part task.Part) {
+	h, at := uint64(pieceBasis), int64(0)
+	for block := range r.blocks(doc) {
+		for i := range len(block) {
+			h = addByte(h, block[i])
+			if sum := h | 1; p.likely[sum>>48] && p.parts[sum] != "" {
+				n, part = at+int64(i)+1, p.parts[sum]
+			}
 		}
+		at += int64(len(block))
 	}
 	return n, part
 }
@@ -194,61 +254,80 @@ func (p *pieces) prefix(text string) (n int, part task.Part) {
 // lines around it are not: shorter ones, such as "return nil", may be anywhere.
 const ownLine = 40
 
+// told is a line that tells where a text is from, and the lines after it that do not.
+type told struct {
+	in   []task.Part // the parts that have the line
+	long bool        // it is recognised by itself
+	n    int64       // bytes of all
+}
+
 // divideLines divides a text between lines. A line that no part has is for the test;
 // one that a single part has belongs to that, if a line beside it does too. Others,
-// such as blank lines, go with the line before them.
-func (p *pieces) divideLines(text string, use func(part task.Part, text string)) {
-	var lines []string
-	var in [][]task.Part // the parts that have the line
-	var filled []int     // numbers of the lines that are not blank
-	for line := range shortLines(text) {
-		var of []task.Part
-		if !isBlank(line) {
-			filled = append(filled, len(lines))
-			for _, part := range []task.Part{task.Training, task.Validation, task.Test} {
-				if p.Has(part, lineSum(line)) {
-					of = append(of, part)
-				}
+// such as blank lines, and those that are not remembered, go with the line before them.
+func (p *pieces) divideLines(r *reading, doc data.Document, use func(part task.Part, n int64)) {
+	var before, last task.Part // of the line before; the last that any line may be of
+	first := int64(0)          // bytes before the first line that has a part
+	pass := func(part task.Part, n int64) {
+		if part != "" && before == "" && first > 0 {
+			use(part, first)
+		}
+		if part != "" {
+			before = part
+		}
+		if before == "" {
+			first += n
+		} else {
+			use(before, n)
+		}
+	}
+	var previous, current *told
+	ended := false // the text ends with a line end
+	for line := range shortLines(lines(r.blocks(doc))) {
+		n := int64(len(line))
+		ended = line[n-1] == '\n'
+		sum := lineSum(line)
+		if isBlank(line) || bits.LeadingZeros64(sum) < p.zeros {
+			if current == nil {
+				pass("", n)
+			} else {
+				current.n += n
+			}
+			continue
+		}
+		next := &told{long: utf8.RuneCountInString(line) >= ownLine, n: n}
+		for _, part := range parts {
+			if p.Has(part, sum) {
+				next.in, last = append(next.in, part), part
 			}
 		}
-		lines, in = append(lines, line), append(in, of)
-	}
-	parts := make([]task.Part, len(lines))
-	for k, i := range filled {
-		beside := func(k int) bool { return k >= 0 && k < len(filled) && slices.Contains(in[filled[k]], in[i][0]) }
-		switch {
-		case len(in[i]) == 0 && k == 0 && len(filled) > 1 && len(in[filled[1]]) > 0,
-			len(in[i]) == 0 && k == len(filled)-1 && k > 0 && len(in[filled[k-1]]) > 0 && !strings.HasSuffix(text, "\n"):
-			// the rest of a line where a known text was cut
-		case len(in[i]) == 0:
-			parts[i] = task.Test
-		case len(in[i]) == 1 && (len(filled) == 1 || utf8.RuneCountInString(lines[i]) >= ownLine || beside(k-1) || beside(k+1)):
-			parts[i] = in[i][0]
+		if current != nil {
+			pass(current.part(previous, next, ended), current.n)
 		}
+		previous, current = current, next
 	}
-	before := p.first(parts, in)
-	for i, line := range lines {
-		if parts[i] != "" {
-			before = parts[i]
-		}
-		use(before, line)
+	if current != nil {
+		pass(current.part(previous, nil, ended), current.n)
+	}
+	if before == "" && first > 0 {
+		use(cmp.Or(last, task.Test), first)
 	}
 }
 
-// first returns the part of lines before the first that has one.
-func (p *pieces) first(parts []task.Part, in [][]task.Part) task.Part {
-	for _, part := range parts {
-		if part != "" {
-			return part
-		}
+// part returns the part of a line by the lines beside it, of which the first has none
+// before it, and the last none after it; "" if it does not tell. ended says that the text ends with a line end.
+func (l *told) part(before, after *told, ended bool) task.Part {
+	has := func(other *told) bool { return other != nil && len(other.in) > 0 }
+	beside := func(other *told) bool { return other != nil && slices.Contains(other.in, l.in[0]) }
+	switch {
+	case len(l.in) == 0 && before == nil && has(after),
+		len(l.in) == 0 && after == nil && has(before) && !ended:
+		// the rest of a line where a known text was cut
+	case len(l.in) == 0:
+		return task.Test
+	case len(l.in) == 1 && (before == nil && after == nil || l.long || beside(before) || beside(after)):
+		return l.in[0]
 	}
-	last := task.Test
-	for _, of := range in {
-		if len(of) > 0 {
-			last = of[len(of)-1] // lines that are in several parts
-		}
-	}
-	return last
+	return ""
 }
 
 func isBlank(line string) bool { return strings.TrimSpace(line) == "" }
@@ -256,18 +335,19 @@ func isBlank(line string) bool { return strings.TrimSpace(line) == "" }
 func lineSum(line string) uint64 { return task.Sum(line) &^ 1 }
 
 // pieceSum returns the hash of a piece: FNV-1a, which grows by one byte at a time.
-func pieceSum(text string) uint64 {
-	h := uint64(pieceBasis)
-	for i := range len(text) {
-		h = addByte(h, text[i])
-	}
-	return h | 1
-}
+func pieceSum(text string) uint64 { return addBytes(pieceBasis, text) | 1 }
 
 const (
 	pieceBasis = 0xcbf29ce484222325
 	piecePrime = 0x100000001b3
 )
+
+func addBytes(h uint64, text string) uint64 {
+	for i := range len(text) {
+		h = addByte(h, text[i])
+	}
+	return h
+}
 
 // addByte adds a byte to the hash of a piece. Line ends may be LF or CRLF.
 func addByte(h uint64, b byte) uint64 {

@@ -73,19 +73,21 @@ func (m *Model) Score(ctx context.Context, prompt string, continuations []string
 // scoreAfter adds log p of the tokens from common on to each text's score, from
 // the state after the tokens before common-1. The texts are read in parallel.
 func (m *Model) scoreAfter(ctx context.Context, state *nn.SavedState, texts [][]int32, common int, scores []Scored) error {
-	c := &corpus{}
+	var rest [][]int32
 	for _, ids := range texts {
-		c.docs = append(c.docs, ids[common-1:])
+		rest = append(rest, ids[common-1:])
 	}
 	carry := nn.NewCarry(m.net.RNN, len(texts))
-	s := newStreams(c, len(texts), m.segment(len(texts)), true, 0)
+	s := newStreams(corpusOf(rest...), len(texts), m.segment(len(texts)), true, 0)
 	tape, b := tensor.NewTape(m.slab.Device(), tensor.Infer), &batch{}
 	var logp []float32
 	for i := range s.batches {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.load(b, 0, i)
+		if err := s.load(b, 0, i, 0, len(texts)); err != nil {
+			return err
+		}
 		if i == 0 {
 			for r := range texts {
 				carry.CopyRow(r, state, 0)

@@ -33,15 +33,15 @@ func (m *Model) newSession(texts int) *session {
 // read returns a session that has read the prompts in parallel, each for copies
 // consecutive rows.
 func (m *Model) read(prompts [][]int32, copies int) *session {
-	c := &corpus{}
+	var texts [][]int32
 	for _, p := range prompts {
-		c.docs = append(c.docs, append(slices.Clone(p), 0)) // the last token of a document is a target only, never an input
+		texts = append(texts, append(slices.Clone(p), 0)) // the last token of a document is a target only, never an input
 	}
 	rows := len(prompts)
-	s := newStreams(c, rows, m.segment(rows), true, 0)
+	s := newStreams(corpusOf(texts...), rows, m.segment(rows), true, 0)
 	out, carry, b := m.newSession(rows*copies), nn.NewCarry(m.net.RNN, rows), &batch{}
 	for i := range s.batches {
-		s.load(b, 0, i)
+		_ = s.load(b, 0, i, 0, rows) // from memory
 		out.tape.Reset()
 		x, _, _, to := m.net.steps(out.tape, b.input(out.tape), carry.Begin(out.tape, b.begins))
 		carry.End(to)

@@ -93,10 +93,13 @@ func Repeat(ctx context.Context, study *tune.Study, s Subject, o *Options) error
 			}
 		}
 	})
-	if errors.Is(err, errTime) {
+	switch {
+	case errors.Is(err, errTime):
 		return nil
+	case err != nil:
+		return err
 	}
-	return err
+	return study.Store().Discard(ctx, nil) // the room of what the repeats went on from
 }
 
 // Expected is how long repeats are expected to take.

@@ -408,6 +408,38 @@ func TestExpect(t *testing.T) {
 	}
 }
 
+// heavy has checkpoints of a megabyte.
+type heavy struct{ *made }
+
+func (h heavy) Try(ctx context.Context, r *Run) (*Score, error) {
+	save := r.Save
+	r.Save = func(checkpoint []byte) error { return save(append(checkpoint, make([]byte, 1<<20)...)) }
+	return h.made.Try(ctx, r)
+}
+
+// A study's file is small when all is done.
+func TestSmallInTheEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "study.db")
+	at, err := store.Open(t.Context(), path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := heavy{&made{}}
+	s := study(t, h, space(t, line), at, tune.Options{Trials: 6, Sampler: "random", Pruner: "asha", Lag: 2, Seed: 4})
+	if err := Work(t.Context(), s, h, &Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Repeat(t.Context(), s, h, &Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := at.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 1<<18 {
+		t.Error(info.Size(), err)
+	}
+}
+
 // Half of the interval of a difference, with quantiles of tables of Student's t.
 func TestWelch(t *testing.T) {
 	one, none := Finalist{Values: make([]float64, 3), SD: 1}, Finalist{Values: make([]float64, 3)}
