@@ -10,7 +10,7 @@ for try in {1..10}; do
 		carousel-dl train classify --data reviews.csv --out run --resume
 	code=$?
 	# 2: settings or data that cannot be right. 130: Ctrl-C.
-	case $code in 0 | 2 | 130) break ;; esac
+	case "$code" in 0 | 2 | 130) break ;; esac
 	echo "try $try ended with exit code $code" >&2
 done
-exit $code
+exit "$code"
