@@ -14,8 +14,9 @@ import (
 
 // bucketSize is the number of gradients after which a bucket is full, and the most that
 // one call of the World adds: 1 MB, which takes a network much longer than its latency,
-// and is little beside a large layer.
-const bucketSize = 1 << 18
+// and is little beside a large layer. With many ranks it is 16 KB for each of them, since
+// shares that are shorter cost the processor more than the link (docs/scaling.md).
+func bucketSize(ranks int) int { return max(1<<18, ranks<<12) }
 
 // reducer adds the gradients of all ranks while the backward pass goes on: a goroutine
 // of its own sums a bucket of parameters as soon as all of them are ready, in an order
@@ -57,7 +58,7 @@ type bucket struct {
 func newReducer(slab *tensor.Slab, o *Options) *reducer {
 	r := &reducer{slab: slab, world: o.world(), size: o.bucket, compress: o.Compress, timeline: o.Timeline, of: make([]int, len(slab.Params)), at: map[int]int{}}
 	if r.size == 0 {
-		r.size = bucketSize
+		r.size = bucketSize(r.world.Size())
 	}
 	order := make([]int, len(slab.Params))
 	for i := range order {
@@ -268,8 +269,9 @@ func (r *reducer) sum(b *bucket) error {
 }
 
 func (r *reducer) sumParts(v, lost []float32) error {
-	for lo := 0; lo < len(v); lo += bucketSize {
-		hi := min(lo+bucketSize, len(v))
+	most := bucketSize(r.world.Size())
+	for lo := 0; lo < len(v); lo += most {
+		hi := min(lo+most, len(v))
 		var residual []float32
 		if lost != nil {
 			residual = lost[lo:hi]

@@ -87,7 +87,9 @@ func (a *app) run(ctx context.Context) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
 			code = reportPanic(a.stderr, p)
-			a.printProblem(fmt.Errorf("internal error: %v", p))
+			err := fmt.Errorf("internal error: %v", p)
+			_ = a.leave(err) // so that the other ranks say why
+			a.printProblem(err)
 		}
 	}()
 	root := a.rootCommand()

@@ -52,11 +52,13 @@ type trainRun struct {
 	Out         string `json:"out" value:"dir" group:"Files" help:"directory for the model, its checkpoints and its report"`
 	TensorBoard bool   `json:"tensorboard" group:"Files" help:"also write event files for TensorBoard"`
 	Timeline    string `json:"timeline" value:"file" group:"Files" help:"also write when each step loads, computes and waits, in Chrome's trace format; of several ranks each writes a file (.rank1 before the extension)"`
-	Reduce      string `json:"reduce" oneof:"f32,bf16" group:"Ranks" help:"numbers in which ranks send each other gradients; bf16 halves the bytes, and the weights are then not those of one process"`
+	Reduce      string `json:"reduce" oneof:"f32,bf16" group:"Ranks" help:"numbers in which ranks send each other gradients; those of 16 bits halve the bytes, and the weights are then not those of one process"`
 
 	resume bool
 	again  string // what to do after an interrupt; "": this command with --resume
 }
+
+func defaultRun() *trainRun { return &trainRun{Reduce: "f32"} }
 
 const settingsHelp = `
 
@@ -71,7 +73,7 @@ a new run if there is none, so it can be repeated at any time.`
 func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 	var recipeFile string
 	var pairs []string
-	files, cfg, run := k.Files(), k.Config(), &trainRun{Reduce: "f32"}
+	files, cfg, run := k.Files(), k.Config(), defaultRun()
 	s := recipe.Of(files, run, cfg)
 	c := &cobra.Command{
 		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " --out DIR",

@@ -150,7 +150,7 @@ is named. With --out the winner is written there as a recipe and trained.`
 func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 	var recipeFile string
 	var pairs []string
-	files, cfg, run, o := k.Files(), k.Config(), &trainRun{}, defaultSearch()
+	files, cfg, run, o := k.Files(), k.Config(), defaultRun(), defaultSearch()
 	base, own := recipe.Of(files, run, cfg), recipe.Of(o)
 	c := &cobra.Command{
 		Use:   k.Name + " " + cmp.Or(k.Needs, "--data FILE") + " [--out DIR]",

@@ -53,7 +53,7 @@ func allFilled() []filled {
 	for name, ptr := range map[string]any{
 		"forecast.Predict": &forecast.PredictOptions{}, "forecast.Backtest": &forecast.BacktestOptions{}, "forecast.Evaluate": &forecast.EvaluateOptions{}, "forecast.Anomalies": &anomalies, "classify.Predict": &classify.PredictOptions{},
 		"tag.Predict": &tag.PredictOptions{}, "translate.Predict": &predict, "translate.Evaluate": &evaluate,
-		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": &trainRun{},
+		"generate.Predict": &options, "transcribe.Predict": &transcribe.PredictOptions{}, "transcribe.Evaluate": &transcribe.EvaluateOptions{}, "run": defaultRun(),
 		"quantize": quantize.DefaultOptions(), "detect.Speech": &speechOptions, "detect.Words": &wordOptions,
 		"find-lr": defaultRate(), "find-batch": &batchFlags{}, "tune": defaultSearch(), "tune --command": &programOptions{},
 		"files of texts": &task.Files{}, "files of text": &generate.Files{}, "files of pairs": &translate.Files{}, "files of sound": &speech.Files{}, "files of series": &forecast.Files{},
