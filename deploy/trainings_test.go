@@ -56,7 +56,7 @@ func built(t *testing.T, name string) string {
 }
 
 // small makes the training of the manifests one of a second.
-var small = strings.Fields("--hidden 8 --embedding 8 --batch 4 --epochs 40 --lr 0.003 --patience -1 --threads 1 --quiet")
+var small = strings.Fields("--hidden 8 --embedding 8 --batch 4 --epochs 12 --lr 0.003 --patience -1 --threads 1 --quiet")
 
 // data makes a directory with reviews.csv, which every user may write.
 func data(t *testing.T, dir string) {
@@ -238,7 +238,7 @@ func TestPods(t *testing.T) {
 func TestPodsDie(t *testing.T) {
 	n := newNode(t)
 	job := jobPods(t)
-	more := []string{"--epochs", "400"}
+	more := []string{"--epochs", "300"}
 	ignored, failed := batchv1.PodFailurePolicyActionIgnore, batchv1.PodFailurePolicyActionFailJob
 	if codes := job[0].codes; len(codes) != 2 || codes[2] != failed || codes[130] != ignored {
 		t.Errorf("job.yaml: after exit codes %v", codes)
