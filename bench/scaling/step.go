@@ -1,0 +1,275 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+)
+
+// A workload is a model with the times of its parts on one core, as `--measure` has found them.
+type workload struct {
+	Name    string
+	Model   model
+	Params  []param   // in the order in which their gradients are complete
+	Lengths []int     // of batches, equally frequent
+	Rows    []int     // of the batches that were measured
+	Times   [][]times // by Rows and Lengths
+	State   float64   // bytes of a checkpoint
+}
+
+type param struct {
+	Name    string
+	Numbers int
+	Table   int `json:",omitempty"` // rows, of a table of which a batch touches few
+}
+
+// times are seconds of a batch.
+type times struct {
+	Forward float64
+	Ready   []float64 // from the beginning of the backward pass, by parameter
+	Tail    float64   // clipping and the optimizer
+
+	Operations []operation `json:",omitempty"` // the large ones, in order
+}
+
+// backward is the time of the whole pass: its last act is a gradient.
+func (t *times) backward() float64 { return t.Ready[len(t.Ready)-1] }
+
+func (t *times) total() float64 { return t.Forward + t.backward() + t.Tail }
+
+// at returns the times of a batch of a length (by its number) and rows: linear in the rows, as
+// between those that were measured.
+func (w *workload) at(length int, rows float64) times {
+	if len(w.Rows) == 1 {
+		return w.Times[0][length]
+	}
+	last := len(w.Rows) - 1
+	a, b := w.Times[0][length], w.Times[last][length]
+	x := (rows - float64(w.Rows[0])) / float64(w.Rows[last]-w.Rows[0])
+	mix := func(a, b float64) float64 { return max(a+(b-a)*x, 0) }
+	t := times{Forward: mix(a.Forward, b.Forward), Tail: mix(a.Tail, b.Tail)}
+	for i := range a.Ready {
+		t.Ready = append(t.Ready, mix(a.Ready[i], b.Ready[i]))
+	}
+	return t
+}
+
+// A part is what one call of Sum adds.
+type part struct {
+	bytes float64
+	after int     // its last parameter to be complete
+	asked float64 // bytes of each rank that say which rows of a table it has, before the first part
+}
+
+// parts divides gradients as package train does: buckets of a megabyte, larger parameters in pieces of
+// one, of tables the rows that some rank has touched, if these are at most half of them.
+func (w *workload) parts(bucket int, touched func(rows int) float64) []part {
+	const number = 4
+	var list []part
+	cut := func(numbers, asked float64, after int) {
+		for numbers > 0 {
+			n := min(numbers, float64(bucket))
+			list = append(list, part{n * number, after, asked})
+			numbers, asked = numbers-n, 0
+		}
+	}
+	sum, room := 0, 0
+	flush := func(after int) {
+		cut(float64(sum), 0, after)
+		sum, room = 0, 0
+	}
+	for i, p := range w.Params {
+		if p.Table > 0 && p.Numbers >= bucket/16 {
+			flush(i - 1)
+			n := touched(p.Table)
+			if 2*n > float64(p.Table) {
+				n = float64(p.Table)
+			}
+			cut(n*float64(p.Numbers/p.Table), math.Ceil(float64(p.Table)/32)*8, i)
+			continue
+		}
+		if room <= 0 {
+			flush(i - 1)
+			room = bucket
+		}
+		sum += p.Numbers
+		room -= p.Numbers
+	}
+	flush(len(w.Params) - 1)
+	return list
+}
+
+// touched is the expected number of rows of a table that n words touch, by Zipf's law.
+func touched(rows int, n float64) float64 {
+	sum, all := 0.0, math.Log(float64(rows+1))
+	for i := range rows {
+		p := math.Log(float64(i+2)/float64(i+1)) / all
+		sum += 1 - math.Pow(1-p, n)
+	}
+	return sum
+}
+
+// Which batches the ranks of a step have.
+type draw string
+
+const (
+	byRows   draw = "rows"   // as many rows each, of any length: classify and tag
+	byTokens draw = "tokens" // as many tokens each: translate
+	alike    draw = "alike"  // as many rows each, of the same length on all ranks: no task yet
+)
+
+// A job is a training to be simulated.
+type job struct {
+	work   *workload
+	ranks  int
+	rows   float64 // of a rank's batch; by tokens, of one of the mean length
+	speed  float64 // of a rank, in cores as measured
+	draw   draw
+	half   bool // bfloat16 on the way
+	bucket int  // numbers
+	add    algorithm
+	link   link
+	seed   uint64
+}
+
+// A result is of one step, or the means of many.
+type result struct {
+	seconds  float64
+	rows     float64 // of all ranks
+	exposed  float64 // mean over ranks: from the end of the backward pass to the last sum
+	straggle float64 // of that, what passes before the slowest rank's pass ends
+	bytes    float64 // that a rank sends
+}
+
+// bucketSize is that of package train.
+const bucketSize = 1 << 18
+
+// run simulates steps and returns their means.
+func (j *job) run(steps int) (mean result) {
+	random := rand.New(rand.NewPCG(j.seed, uint64(j.ranks)))
+	parts := j.parts()
+	lengths := make([]int, j.ranks)
+	for range steps {
+		for r := range lengths {
+			lengths[r] = random.IntN(len(j.work.Lengths))
+			if j.draw == alike {
+				lengths[r] = lengths[0]
+			}
+		}
+		one := j.step(parts, lengths)
+		mean.seconds += one.seconds / float64(steps)
+		mean.rows += one.rows / float64(steps)
+		mean.exposed += one.exposed / float64(steps)
+		mean.straggle += one.straggle / float64(steps)
+		mean.bytes += one.bytes / float64(steps)
+	}
+	return mean
+}
+
+func (j *job) parts() []part {
+	words := 0.0
+	for _, n := range j.work.Lengths {
+		words += float64(n) / float64(len(j.work.Lengths))
+	}
+	return j.work.parts(j.bucket, func(rows int) float64 { return touched(rows, words*j.rows*float64(j.ranks)) })
+}
+
+// batch returns the rows of a rank's batch of a length, and its times.
+func (j *job) batch(length int) (rows float64, t times) {
+	rows = j.rows
+	if j.draw == byTokens {
+		words := 0.0
+		for _, n := range j.work.Lengths {
+			words += float64(n) / float64(len(j.work.Lengths))
+		}
+		rows = max(1, rows*words/float64(j.work.Lengths[length]))
+	}
+	t = j.work.at(length, rows)
+	t.Forward, t.Tail = t.Forward/j.speed, t.Tail/j.speed
+	ready := make([]float64, len(t.Ready))
+	for i, s := range t.Ready {
+		ready[i] = s / j.speed
+	}
+	t.Ready = ready
+	return rows, t
+}
+
+// step simulates a step in which the ranks have batches of these lengths (their numbers). Every Gather
+// and Sum ends on all ranks when the last one has come and the exchanges have passed, so that one clock
+// serves all: of an exchange only the last rank to begin it counts.
+func (j *job) step(parts []part, lengths []int) (one result) {
+	ranks := make([]times, len(lengths))
+	for r, length := range lengths {
+		n, t := j.batch(length)
+		ranks[r] = t
+		one.rows += n
+	}
+	gather := j.link.gather(j.ranks)
+	start := 2 * gather // what ranks wish, and the weights of batches
+	clock := 0.0
+	tokens := j.link.burst
+	for _, p := range parts {
+		came := 0.0
+		for r := range ranks {
+			came = max(came, start+ranks[r].Forward+ranks[r].Ready[p.after])
+		}
+		if came > clock {
+			tokens = min(j.link.burst, tokens+(came-clock)*j.link.rate)
+			clock = came
+		}
+		if j.ranks == 1 {
+			continue
+		}
+		if p.asked > 0 {
+			clock += gather + p.asked*float64(j.ranks-1)/j.link.rate
+			one.bytes += p.asked * float64(j.ranks-1)
+		}
+		bytes := p.bytes
+		if j.half {
+			bytes /= 2
+		}
+		for _, e := range j.add.exchanges(j.ranks, j.link.perNode, bytes) {
+			if j.half {
+				e.added *= 2 // values are added as float32
+			}
+			seconds := j.link.seconds(&e)
+			if j.link.burst > 0 {
+				// A shaped link has filled its bucket of tokens while nothing passed.
+				sent := float64(e.peers) * e.bytes
+				idle := j.link.alpha + e.added*j.link.sum
+				at := min(sent, tokens)
+				seconds -= at/j.link.rate - at/j.link.host
+				tokens = min(j.link.burst, tokens-at+idle*j.link.rate)
+			}
+			clock += seconds
+			one.bytes += float64(e.peers) * e.bytes
+		}
+	}
+	slowest, tail := 0.0, 0.0
+	for r := range ranks {
+		slowest = max(slowest, start+ranks[r].Forward+ranks[r].backward())
+		tail = max(tail, ranks[r].Tail)
+	}
+	for r := range ranks {
+		end := start + ranks[r].Forward + ranks[r].backward()
+		one.exposed += (clock - end) / float64(len(ranks))
+		one.straggle += (slowest - end) / float64(len(ranks))
+	}
+	one.seconds = clock + gather + tail // the losses
+	return one
+}
+
+// alone is the throughput of one rank without others, in rows a second.
+func (j *job) alone() float64 {
+	rows, seconds := 0.0, 0.0
+	for length := range j.work.Lengths {
+		n, t := j.batch(length)
+		rows += n
+		seconds += t.total()
+	}
+	return rows / seconds
+}
+
+// efficiency is the throughput of a simulated job per rank, as a share of that of one rank alone.
+func (j *job) efficiency(r *result) float64 {
+	return r.rows / r.seconds / float64(j.ranks) / j.alone()
+}
