@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ var measured []byte
 type machine struct {
 	Core    string
 	Sum     float64 // seconds to add a byte of the own chunk of one rank
+	Search  float64 // seconds to look for rows of zeros in a byte of a table
 	Message float64 // seconds for a message of some bytes: sent and received
 	Byte    float64 // seconds for a byte of large messages: sent and received
 
@@ -66,6 +68,7 @@ const repeats = 8 // batches of each length, of which the least time counts
 func measure(ctx context.Context, path string) error {
 	par.SetWorkers(1)
 	m := &machine{Core: tensor.CPU().Name()}
+	m.Search = searching(processorTime)
 	var err error
 	if m.Sum, m.Message, m.Byte, err = measureSums(ctx); err != nil {
 		return err
@@ -145,25 +148,45 @@ func (still) Exchange(send, recv [][]byte) error { return nil }
 func (still) Abort(error)                        {}
 func (still) Close() error                       { return nil }
 
-// adding returns the seconds that Sum of a bucket takes a byte of all ranks' chunks, apart from the network.
+// adding returns the seconds that Sum of a bucket takes a byte of all ranks' chunks, apart from the
+// network: the median of buckets that come from memory, as gradients do.
 func adding(ranks int, half bool, now func() float64) (perByte float64) {
 	w := dist.NewWorld(still{0, ranks})
-	v := make([]float32, bucketSize)
-	var lost []float32
+	const buckets = 24
+	v, lost := make([]float32, buckets*bucketSize), []float32(nil)
 	if half {
 		lost = make([]float32, len(v))
 	}
-	least := 0.0
-	for i := range 40 {
-		from := now()
-		for range 5 {
-			_ = w.Sum(v, lost)
+	var took []float64
+	for i := range 2 * buckets {
+		lo := i % buckets * bucketSize
+		own, residual := v[lo:lo+bucketSize], []float32(nil)
+		if half {
+			residual = lost[lo : lo+bucketSize]
 		}
-		if took := (now() - from) / 5; i == 0 || took < least {
-			least = took
+		from := now()
+		_ = w.Sum(own, residual)
+		took = append(took, now()-from)
+	}
+	return median(took[buckets:]) / (4 * bucketSize)
+}
+
+// searching returns the seconds a byte of looking for numbers other than zero in a table of zeros.
+func searching(now func() float64) (perByte float64) {
+	table := make([]float32, 5<<20)
+	var took []float64
+	for range 7 {
+		from, found := now(), 0
+		for _, x := range table {
+			if math.Float32bits(x) != 0 {
+				found++
+			}
+		}
+		if found == 0 {
+			took = append(took, now()-from)
 		}
 	}
-	return least / (4 * bucketSize)
+	return median(took) / float64(4*len(table))
 }
 
 // measureSums measures the adding, and the processor time of messages between 4 ranks over TCP, all of

@@ -57,7 +57,8 @@ func (w *workload) at(length int, rows float64) times {
 type part struct {
 	bytes float64
 	after int     // its last parameter to be complete
-	asked float64 // bytes of each rank that say which rows of a table it has, before the first part
+	asked float64 // bytes of each rank that say which rows of a table it has touched, before the first part
+	table float64 // bytes of that table
 }
 
 // parts divides gradients as package train does: buckets of a megabyte, larger parameters in pieces of
@@ -65,16 +66,16 @@ type part struct {
 func (w *workload) parts(bucket int, touched func(rows int) float64) []part {
 	const number = 4
 	var list []part
-	cut := func(numbers, asked float64, after int) {
+	cut := func(numbers, asked, table float64, after int) {
 		for numbers > 0 {
 			n := min(numbers, float64(bucket))
-			list = append(list, part{n * number, after, asked})
-			numbers, asked = numbers-n, 0
+			list = append(list, part{n * number, after, asked, table})
+			numbers, asked, table = numbers-n, 0, 0
 		}
 	}
 	sum, room := 0, 0
 	flush := func(after int) {
-		cut(float64(sum), 0, after)
+		cut(float64(sum), 0, 0, after)
 		sum, room = 0, 0
 	}
 	for i, p := range w.Params {
@@ -84,7 +85,7 @@ func (w *workload) parts(bucket int, touched func(rows int) float64) []part {
 			if 2*n > float64(p.Table) {
 				n = float64(p.Table)
 			}
-			cut(n*float64(p.Numbers/p.Table), math.Ceil(float64(p.Table)/32)*8, i)
+			cut(n*float64(p.Numbers/p.Table), math.Ceil(float64(p.Table)/32)*8, float64(number*p.Numbers), i)
 			continue
 		}
 		if room <= 0 {
@@ -220,7 +221,7 @@ func (j *job) step(parts []part, lengths []int) (one result) {
 			continue
 		}
 		if p.asked > 0 {
-			clock += gather + p.asked*float64(j.ranks-1)/j.link.rate
+			clock += p.table*j.link.search + gather + p.asked*float64(j.ranks-1)/j.link.rate
 			one.bytes += p.asked * float64(j.ranks-1)
 		}
 		bytes := p.bytes

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"time"
 
 	"github.com/carousel-ml/carousel/bench/netns"
 	"github.com/carousel-ml/carousel/dist"
@@ -21,7 +22,7 @@ const prefix = "carousel-scaling-"
 
 // A request is a line of JSON to each rank, an answer one from it.
 type request struct {
-	Do      string // "stream": bytes a second; "gather", "add": seconds; "alone", "train": steps
+	Do      string // "stream": bytes a second; "gather", "search", "add": seconds; "alone", "train": steps
 	Model   string
 	Half    bool
 	Batches int // of "train", of all ranks
@@ -39,6 +40,7 @@ const (
 	validRows = 32
 	warm      = 2 // steps before those that count: the first ones learn in which order gradients come
 	streamed  = 24 << 20
+	restTime  = 4 * time.Millisecond
 )
 
 // serve is a rank of a validation: rank/ranks/address.
@@ -87,14 +89,19 @@ func (q *request) answer(ctx context.Context, m *machine, t dist.Transport) (*an
 		err := t.Exchange(send, recv)
 		return &answer{Value: (streamed - netns.Burst) / (wall() - from)}, err
 	case "gather":
-		const times = 100
-		from := wall()
-		for range times {
+		var took []float64
+		for range 60 {
+			// All ranks begin at the same moment, after a rest as while a bucket is on its way.
+			at := time.Now().Truncate(restTime).Add(2 * restTime)
+			time.Sleep(time.Until(at))
 			if err := world.Gather(own, all); err != nil {
 				return nil, err
 			}
+			took = append(took, time.Since(at).Seconds())
 		}
-		return &answer{Value: (wall() - from) / times}, nil
+		return &answer{Value: median(took)}, nil
+	case "search":
+		return &answer{Value: searching(wall)}, nil
 	case "add":
 		return &answer{Value: adding(t.Size(), q.Half, wall)}, nil
 	}
@@ -351,6 +358,9 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 		return fail(err)
 	}
 	if l.sum, err = t.value(request{Do: "add", Half: half}); err != nil {
+		return fail(err)
+	}
+	if l.search, err = t.value(request{Do: "search"}); err != nil {
 		return fail(err)
 	}
 	l.host = max(host, l.rate)
