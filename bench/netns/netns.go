@@ -29,6 +29,11 @@ func (n *Network) Command(ctx context.Context, rank int, args ...string) *exec.C
 
 func (n *Network) bridge() string { return n.Prefix + "switch" }
 
+// Congestion is TCP's control of congestion in the namespaces, the one that every Linux has and allows: on
+// links that lose nothing it grows as CUBIC, the usual default, does. BBR, which machines of clouds may
+// have, paces a connection that carries little at a time far below its share of the link.
+const Congestion = "reno"
+
 // Join makes the namespaces, after it has removed what an earlier run left. Links are not limited.
 func (n *Network) Join(ctx context.Context) error {
 	if err := n.Remove(ctx); err != nil {
@@ -45,6 +50,7 @@ func (n *Network) Join(ctx context.Context) error {
 		lines = append(lines,
 			[2]string{n.bridge(), fmt.Sprintf("ip link add port%d type veth peer name eth0 netns %s", r, n.Name(r))},
 			[2]string{n.bridge(), fmt.Sprintf("ip link set port%d master bridge up", r)},
+			[2]string{n.Name(r), "sysctl -qw net.ipv4.tcp_congestion_control=" + Congestion},
 			[2]string{n.Name(r), "ip link set lo up"},
 			[2]string{n.Name(r), fmt.Sprintf("ip address add %s/24 dev eth0", n.Address(r))},
 			[2]string{n.Name(r), "ip link set eth0 up"})

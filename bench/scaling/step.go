@@ -144,16 +144,17 @@ type result struct {
 // bucketSize is that of package train.
 const bucketSize = 1 << 18
 
-// run simulates steps and returns their means.
+// run simulates steps and returns their means. Where the ranks of a step have the same length, all
+// lengths take turns.
 func (j *job) run(steps int) (mean result) {
 	random := rand.New(rand.NewPCG(j.seed, uint64(j.ranks)))
 	parts := j.parts()
 	lengths := make([]int, j.ranks)
-	for range steps {
+	for i := range steps {
 		for r := range lengths {
 			lengths[r] = random.IntN(len(j.work.Lengths))
 			if j.draw == alike {
-				lengths[r] = lengths[0]
+				lengths[r] = i % len(j.work.Lengths)
 			}
 		}
 		one := j.step(parts, lengths)
