@@ -27,7 +27,8 @@ type flow struct {
 	done           bool
 }
 
-// run has all ranks make the exchanges one after another, and returns when each ended, by turn and rank.
+// run has all ranks make the exchanges one after another, and returns when each ended, by turn and rank: when
+// the rank's messages have left and those of others have come.
 // It is a simulation of discrete events: a flow begins, a flow ends, a message arrives.
 func (n *network) run(turns []turn) [][]float64 {
 	type arrival struct {
@@ -40,7 +41,7 @@ func (n *network) run(turns []turn) [][]float64 {
 	last := map[[2]int]*flow{}
 	next := make([]int, n.ranks) // the turn that a rank is in, or waits to begin
 	var enter func(rank int, at float64)
-	// settle ends a rank's turn when all messages have arrived, and begins the next one.
+	// settle ends a rank's turn when nothing is missing, and begins the next one.
 	settle := func(rank int) {
 		i := next[rank]
 		if begun[i][rank] < 0 || missing[i][rank] > 0 {
@@ -66,7 +67,7 @@ func (n *network) run(turns []turn) [][]float64 {
 	}
 	for i := range turns {
 		for r := range n.ranks {
-			begun[i][r], missing[i][r] = -1, float64(turns[i].peers)
+			begun[i][r], missing[i][r] = -1, float64(2*turns[i].peers)
 		}
 	}
 	for r := range n.ranks {
@@ -96,13 +97,13 @@ func (n *network) run(turns []turn) [][]float64 {
 		for _, f := range active {
 			then = min(then, now+f.left/f.rate)
 		}
-		step := then - now
+		before, step := now, then-now
 		now = then
 		active = slices.DeleteFunc(active, func(f *flow) bool {
-			f.done = f.left/f.rate <= step*(1+1e-12)
+			f.done = before+f.left/f.rate <= now
 			if f.left -= f.rate * step; f.done {
 				n.moved += turns[f.turn].bytes
-				arriving = append(arriving, arrival{f.turn, f.to, now + n.alpha})
+				arriving = append(arriving, arrival{f.turn, f.from, now}, arrival{f.turn, f.to, now + n.alpha})
 			}
 			return f.done
 		})

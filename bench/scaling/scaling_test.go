@@ -100,7 +100,8 @@ func TestFlows(t *testing.T) {
 			for _, at := range ready {
 				clock = math.Max(clock, slices.Max(at)) + duration(a, ranks, bytes, l)
 			}
-			if math.Abs(got-clock) > 0.01*clock {
+			// Of several stages, flows of groups that begin early share links with those that are waited for.
+			if most := map[bool]float64{true: 1.01, false: 1.05}[a.ring || len(a.stages(ranks, 1)) == 1]; got < clock*(1-1e-9) || got > clock*most {
 				t.Errorf("%s of %d ranks: flows end at %v s, all together at %v", a.name, ranks, got, clock)
 			}
 			if want := 3 * 2 * float64(ranks-1) * bytes; !near(n.moved, want) {
@@ -202,15 +203,26 @@ func testJob(t *testing.T, ranks int) *job {
 		link: link{rate: 1e8, alpha: 1e-4, message: 1e-5, sum: 1e-10, search: 1e-9}}
 }
 
+// slowest is the time of a step without a network: all ranks wait for the longest passes, and for the longest
+// optimizer.
+func slowest(w *workload, lengths []int) float64 {
+	passes, tail := 0.0, 0.0
+	for _, i := range lengths {
+		t := &w.Times[1][i]
+		passes, tail = math.Max(passes, t.Forward+t.backward()), math.Max(tail, t.Tail)
+	}
+	return passes + tail
+}
+
 // A network without limits leaves the slowest rank's time, one rank its own, and gradients that are
 // complete only at the end leave nothing to hide communication behind.
 func TestLimits(t *testing.T) {
 	lengths := []int{3, 9, 0, 5}
 	j := testJob(t, 4)
 	j.link = link{rate: math.Inf(1)}
-	longest := j.work.Times[1][9]
-	if got := j.step(j.parts(), lengths); !near(got.seconds, longest.total()) {
-		t.Errorf("without a network's limits a step takes %v s, the slowest rank %v", got.seconds, longest.total())
+	longest := slowest(j.work, lengths)
+	if got := j.step(j.parts(), lengths); !near(got.seconds, longest) {
+		t.Errorf("without a network's limits a step takes %v s, the slowest rank %v", got.seconds, longest)
 	}
 
 	j = testJob(t, 1)
@@ -234,10 +246,10 @@ func TestLimits(t *testing.T) {
 			communication += j.link.gather(4) + 3*p.asked/j.link.rate + p.table*j.link.search
 		}
 	}
-	if got, want := j.step(j.parts(), lengths).seconds, longest.total()+communication; !near(got, want) {
+	if got, want := j.step(j.parts(), lengths).seconds, longest+communication; !near(got, want) {
 		t.Errorf("a step without overlap takes %v s, want %v", got, want)
 	}
-	if with := testJob(t, 4); with.step(with.parts(), lengths).seconds >= longest.total()+communication {
+	if with := testJob(t, 4); with.step(with.parts(), lengths).seconds >= longest+communication {
 		t.Error("overlap gains nothing")
 	}
 }
@@ -269,12 +281,11 @@ func TestStragglers(t *testing.T) {
 	j := testJob(t, 512)
 	j.link = link{rate: math.Inf(1)}
 	r := j.run(20)
-	longest := j.work.Times[1][len(lengths)-1]
-	if want := 32 / longest.total() / j.alone(); math.Abs(j.efficiency(&r)-want) > 1e-6 {
+	if want := 32 / slowest(j.work, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) / j.alone(); math.Abs(j.efficiency(&r)-want) > 1e-6 {
 		t.Errorf("512 ranks work at %v of their speed, want %v", j.efficiency(&r), want)
 	}
 	j.draw = alike
-	if r = j.run(20); math.Abs(j.efficiency(&r)-1) > 1e-6 {
+	if r = j.run(20); !near(j.efficiency(&r), 1) {
 		t.Errorf("ranks that share a length work at %v of their speed", j.efficiency(&r))
 	}
 }

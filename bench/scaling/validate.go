@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"time"
 
 	"github.com/carousel-ml/carousel/bench/netns"
 	"github.com/carousel-ml/carousel/dist"
@@ -22,7 +21,7 @@ const prefix = "carousel-scaling-"
 
 // A request is a line of JSON to each rank, an answer one from it.
 type request struct {
-	Do      string // "stream": bytes a second; "gather", "search", "add": seconds; "alone", "train": steps
+	Do      string // "stream": bytes a second; "message", "search", "add": seconds; "alone", "train": steps
 	Model   string
 	Half    bool
 	Batches int // of "train", of all ranks
@@ -40,7 +39,6 @@ const (
 	validRows = 32
 	warm      = 2 // steps before those that count: the first ones learn in which order gradients come
 	streamed  = 24 << 20
-	restTime  = 4 * time.Millisecond
 )
 
 // serve is a rank of a validation: rank/ranks/address.
@@ -88,16 +86,20 @@ func (q *request) answer(ctx context.Context, m *machine, t dist.Transport) (*an
 		from := wall()
 		err := t.Exchange(send, recv)
 		return &answer{Value: (streamed - netns.Burst) / (wall() - from)}, err
-	case "gather":
+	case "message":
+		// Messages just long enough to go the way of chunks, through the goroutines of connections.
+		const length = 8 << 10
+		send, recv := make([][]byte, t.Size()), make([][]byte, t.Size())
+		for r := range send {
+			send[r], recv[r] = make([]byte, length), make([]byte, length)
+		}
 		var took []float64
-		for range 60 {
-			// All ranks begin at the same moment, after a rest as while a bucket is on its way.
-			at := time.Now().Truncate(restTime).Add(2 * restTime)
-			time.Sleep(time.Until(at))
-			if err := world.Gather(own, all); err != nil {
+		for range 100 {
+			from := wall()
+			if err := t.Exchange(send, recv); err != nil {
 				return nil, err
 			}
-			took = append(took, time.Since(at).Seconds())
+			took = append(took, wall()-from)
 		}
 		return &answer{Value: median(took)}, nil
 	case "search":
@@ -272,14 +274,14 @@ var cases = []struct {
 }{{"large", false}, {"small", false}, {"large", true}}
 
 // validate compares exposed communication with what is predicted. What the prediction knows of the
-// network is the rate of a stream, the time of a Gather of 8 bytes and that of adding without a network;
+// network is the rate of a stream, the time of an Exchange of 8 kB and that of adding without a network;
 // of the ranks, when gradients are complete without others.
 func (o *options) validate(ctx context.Context, out io.Writer) error {
 	m, err := load()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "| ranks | model | sums | Gather, ms | stream, MB/s | exposed a step, ms: predicted | measured | difference | of rounds |\n|---:|---|---|---:|---:|---:|---:|---:|---|\n")
+	fmt.Fprintf(out, "| ranks | model | sums | message, ms | stream, MB/s | exposed a step, ms: predicted | measured | difference | of rounds |\n|---:|---|---|---:|---:|---:|---:|---:|---|\n")
 	for _, ranks := range o.ranks {
 		if err := o.validateSize(ctx, m, ranks, out); err != nil {
 			return err
@@ -314,7 +316,7 @@ func (o *options) validateSize(ctx context.Context, m *machine, ranks int, out i
 	}
 	for _, one := range cases {
 		predicted, found := make([][]float64, o.steps), make([][]float64, o.steps) // by step and round
-		var rates, gathers, ratios []float64
+		var rates, messages, ratios []float64
 		for round := range o.rounds {
 			p, f, l, err := o.round(t, m, one.model, one.half, host)
 			if err != nil {
@@ -323,7 +325,7 @@ func (o *options) validateSize(ctx context.Context, m *machine, ranks int, out i
 			for i := range p {
 				predicted[i], found[i] = append(predicted[i], p[i]), append(found[i], f[i])
 			}
-			rates, gathers, ratios = append(rates, l.rate), append(gathers, l.alpha), append(ratios, total(p)/total(f)-1)
+			rates, messages, ratios = append(rates, l.rate), append(messages, l.alpha), append(ratios, total(p)/total(f)-1)
 			fmt.Fprintf(os.Stderr, "%d ranks, %s, bf16 %v, round %d: predicted %.1f ms, measured %.1f ms\n", ranks, one.model, one.half, round+1, total(p)/float64(o.steps)*1e3, total(f)/float64(o.steps)*1e3)
 		}
 		p, f := 0.0, 0.0
@@ -336,7 +338,7 @@ func (o *options) validateSize(ctx context.Context, m *machine, ranks int, out i
 			kind = "bfloat16"
 		}
 		slices.Sort(ratios)
-		fmt.Fprintf(out, "| %d | %s | %s | %.2f | %.0f | %.1f | %.1f | %+.1f %% | %+.0f to %+.0f %% |\n", ranks, one.model, kind, median(gathers)*1e3, median(rates)/1e6, p*1e3, f*1e3, 100*(p/f-1), 100*ratios[0], 100*ratios[len(ratios)-1])
+		fmt.Fprintf(out, "| %d | %s | %s | %.2f | %.0f | %.1f | %.1f | %+.1f %% | %+.0f to %+.0f %% |\n", ranks, one.model, kind, median(messages)*1e3, median(rates)/1e6, p*1e3, f*1e3, 100*(p/f-1), 100*ratios[0], 100*ratios[len(ratios)-1])
 	}
 	return nil
 }
@@ -354,7 +356,7 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 	if l.rate, err = t.value(request{Do: "stream"}); err != nil {
 		return fail(err)
 	}
-	if l.alpha, err = t.value(request{Do: "gather"}); err != nil {
+	if l.alpha, err = t.value(request{Do: "message"}); err != nil {
 		return fail(err)
 	}
 	if l.sum, err = t.value(request{Do: "add", Half: half}); err != nil {
