@@ -9,6 +9,7 @@ type link struct {
 	alpha   float64 // seconds from the last byte sent to the rank that waits for it
 	message float64 // seconds of processor for each message of an Exchange, both ends together
 	sum     float64 // seconds to add one byte of the own chunk of one rank
+	rounded float64 // the same where values travel as bfloat16, with their rounding
 	search  float64 // seconds to look for rows of zeros in a byte of a table
 	perNode int     // ranks that share a link; 0 is 1
 

@@ -36,7 +36,7 @@ func main() {
 	validates := flag.Bool("validate", false, "measure processes in network namespaces beside what is predicted")
 	sizes := flag.String("ranks", "2,4,8", "--validate: how many processes")
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 5, "--validate: rounds of each case, of which medians count")
+	flag.IntVar(&o.rounds, "rounds", 5, "--validate: rounds of each case, of which the least and the median count")
 	flag.IntVar(&o.steps, "steps", 12, "--validate: steps of a round")
 	flag.StringVar(&o.rate, "rate", "1gbit", "--validate: the `rate` of a link in each direction, as tc writes it")
 	dir := flag.String("svg", "docs", "the `folder` for the curves")

@@ -25,6 +25,7 @@ var measured []byte
 type machine struct {
 	Core    string
 	Sum     float64 // seconds to add a byte of the own chunk of one rank
+	Rounded float64 // the same where values travel as bfloat16, with their rounding
 	Search  float64 // seconds to look for rows of zeros in a byte of a table
 	Message float64 // seconds for a message of some bytes: sent and received
 	Byte    float64 // seconds for a byte of large messages: sent and received
@@ -68,7 +69,7 @@ const repeats = 8 // batches of each length, of which the least time counts
 func measure(ctx context.Context, path string) error {
 	par.SetWorkers(1)
 	m := &machine{Core: tensor.CPU().Name()}
-	m.Search = searching(processorTime)
+	m.Search, m.Rounded = searching(processorTime), adding(4, true, processorTime)
 	var err error
 	if m.Sum, m.Message, m.Byte, err = measureSums(ctx); err != nil {
 		return err

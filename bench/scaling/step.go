@@ -205,42 +205,46 @@ func (j *job) step(parts []part, lengths []int) (one result) {
 		ranks[r] = t
 		one.rows += n
 	}
-	gather := j.link.gather(j.ranks)
+	link := j.link
+	if j.half {
+		link.sum = link.rounded
+	}
+	gather := link.gather(j.ranks)
 	start := 2 * gather // what ranks wish, and the weights of batches
 	clock := 0.0
-	tokens := j.link.burst
+	tokens := link.burst
 	for _, p := range parts {
 		came := 0.0
 		for r := range ranks {
 			came = max(came, start+ranks[r].Forward+ranks[r].Ready[p.after])
 		}
 		if came > clock {
-			tokens = min(j.link.burst, tokens+(came-clock)*j.link.rate)
+			tokens = min(link.burst, tokens+(came-clock)*link.rate)
 			clock = came
 		}
 		if j.ranks == 1 {
 			continue
 		}
 		if p.asked > 0 {
-			clock += p.table*j.link.search + gather + p.asked*float64(j.ranks-1)/j.link.rate
+			clock += p.table*link.search + gather + p.asked*float64(j.ranks-1)/link.rate
 			one.bytes += p.asked * float64(j.ranks-1)
 		}
 		bytes := p.bytes
 		if j.half {
 			bytes /= 2
 		}
-		for _, e := range j.add.exchanges(j.ranks, j.link.perNode, bytes) {
+		for _, e := range j.add.exchanges(j.ranks, link.perNode, bytes) {
 			if j.half {
-				e.added *= 2 // values are added as float32
+				e.added *= 2 // as float32
 			}
-			seconds := j.link.seconds(&e)
-			if j.link.burst > 0 {
+			seconds := link.seconds(&e)
+			if link.burst > 0 {
 				// A shaped link has filled its bucket of tokens while nothing passed.
 				sent := float64(e.peers) * e.bytes
-				idle := j.link.alpha + e.added*j.link.sum
+				idle := link.alpha + e.added*link.sum
 				at := min(sent, tokens)
-				seconds -= at/j.link.rate - at/j.link.host
-				tokens = min(j.link.burst, tokens-at+idle*j.link.rate)
+				seconds -= at/link.rate - at/link.host
+				tokens = min(link.burst, tokens-at+idle*link.rate)
 			}
 			clock += seconds
 			one.bytes += float64(e.peers) * e.bytes

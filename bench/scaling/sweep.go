@@ -32,7 +32,7 @@ type plan struct {
 func (p *plan) link(gigabits float64) link {
 	return link{
 		rate: min(gigabits*1e9/8*headers, copying/p.Byte), inside: inside, alpha: alpha,
-		message: p.Message, sum: p.Sum, search: p.Search, perNode: 1,
+		message: p.Message, sum: p.Sum, rounded: p.Rounded, search: p.Search, perNode: 1,
 	}
 }
 
@@ -51,7 +51,7 @@ func sweep(out io.Writer, dir string) error {
 		return err
 	}
 	p := &plan{m, out}
-	fmt.Fprintf(out, "Measured on one core (%s): a message %.1f µs, moving a byte %.2f ns, adding a byte of a rank %.3f ns, looking through a byte of a table %.2f ns.\n", m.Core, m.Message*1e6, m.Byte*1e9, m.Sum*1e9, m.Search*1e9)
+	fmt.Fprintf(out, "Measured on one core (%s): a message %.1f µs, moving a byte %.2f ns, adding a byte of a rank %.3f ns (%.3f with rounding), looking through a byte of a table %.2f ns.\n", m.Core, m.Message*1e6, m.Byte*1e9, m.Sum*1e9, m.Rounded*1e9, m.Search*1e9)
 	for _, part := range []func(string) error{p.weak, p.batches, p.algorithms, p.ways, p.nodes, p.strong, p.failing} {
 		if err := part(dir); err != nil {
 			return err
@@ -101,6 +101,14 @@ func (p *plan) efficiencies(name string, cells []any, change func(ranks int) (*j
 	return c, nil
 }
 
+// kind is what sums travel as.
+func kind(half bool) string {
+	if half {
+		return "bfloat16"
+	}
+	return "float32"
+}
+
 const (
 	manyRows = 512 // of a node's batch: 32 a core
 	fewRows  = 32  // 2 a core
@@ -111,12 +119,11 @@ const (
 func (p *plan) weak(dir string) error {
 	for _, rows := range []float64{manyRows, fewRows} {
 		p.head(fmt.Sprintf("Efficiency, %v rows a node, all ranks of a step with the same length, direct exchange", rows), "model", "Gbit/s", "sums")
-		c := &chart{file: fmt.Sprintf("scaling-weak-%v.svg", rows), title: fmt.Sprintf("Large model, %v rows a node (dashed: sums in bfloat16)", rows), y: "efficiency, %", top: 100}
+		c := &chart{file: fmt.Sprintf("scaling-weak-%v.svg", rows), title: fmt.Sprintf("Large model, %v rows a node", rows), y: "efficiency, %", top: 100}
 		for _, model := range []string{"large", "small"} {
 			for i, g := range gigabits {
 				for _, half := range []bool{false, true} {
-					kind := map[bool]string{false: "float32", true: "bfloat16"}[half]
-					one, err := p.efficiencies(fmt.Sprintf("%v Gbit/s", g), []any{model, fmt.Sprint(g), kind}, func(n int) (*job, error) {
+					one, err := p.efficiencies(fmt.Sprintf("%v Gbit/s", g), []any{model, fmt.Sprint(g), kind(half)}, func(n int) (*job, error) {
 						j, err := p.job(model, n, rows, g)
 						if err == nil {
 							j.draw, j.half = alike, half
@@ -171,13 +178,13 @@ func (p *plan) algorithms(dir string) error {
 	if err != nil {
 		return err
 	}
-	c := &chart{file: "scaling-sums.svg", title: "Sums of a step, large model, 10 Gbit/s (dashed: buckets of 8 MB)", y: "seconds", low: 0.01, high: 10}
+	c := &chart{file: "scaling-sums.svg", title: "Sums of a step, large model, 10 Gbit/s", y: "seconds", low: 0.01, high: 10}
 	for _, g := range gigabits {
 		p.head(fmt.Sprintf("Sums of a step of the large model at %v Gbit/s, ms", g), "by", "buckets")
 		for i, a := range []algorithm{direct, twoStage, halving, ring} {
 			for _, bucket := range []int{bucketSize, 8 * bucketSize} {
 				cells := []any{a.name, fmt.Sprintf("%d MB", 4*bucket>>20)}
-				one := curve{name: a.name, color: i, dashed: bucket > bucketSize}
+				one := curve{name: fmt.Sprintf("%s, %d MB", a.name, 4*bucket>>20), color: i, dashed: bucket > bucketSize}
 				for _, n := range sizes {
 					seconds, ok := p.sums(w, n, bucket, a, p.link(g))
 					if !ok {
@@ -300,7 +307,7 @@ const globalRows = 4096
 // strong has the same batch of all ranks together.
 func (p *plan) strong(dir string) error {
 	p.head(fmt.Sprintf("Times as fast as one node, %d rows of all together, large model, one length a step", globalRows), "Gbit/s", "sums")
-	c := &chart{file: "scaling-strong.svg", title: fmt.Sprintf("Large model, %d rows of all ranks together", globalRows), y: "times as fast as one node", low: 1, high: 1000}
+	c := &chart{file: "scaling-strong.svg", title: fmt.Sprintf("Large model, %d rows of all ranks together", globalRows), y: "times as fast as one node", low: 1, high: 100}
 	base, err := p.job("large", 1, globalRows, 1)
 	if err != nil {
 		return err
@@ -309,7 +316,10 @@ func (p *plan) strong(dir string) error {
 	for i, g := range gigabits {
 		for _, half := range []bool{false, true} {
 			one := curve{name: fmt.Sprintf("%v Gbit/s", g), color: i, dashed: half, x: []float64{1}, y: []float64{1}}
-			cells := []any{fmt.Sprint(g), map[bool]string{false: "float32", true: "bfloat16"}[half]}
+			if half {
+				one.name += ", bfloat16"
+			}
+			cells := []any{fmt.Sprint(g), kind(half)}
 			for _, n := range sizes {
 				j, err := p.job("large", n, globalRows/float64(n), g)
 				if err != nil {
