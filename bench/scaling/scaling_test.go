@@ -203,6 +203,15 @@ func testJob(t *testing.T, ranks int) *job {
 		link: link{rate: 1e8, alpha: 1e-4, message: 1e-5, sum: 1e-10, search: 1e-9}}
 }
 
+// stepOf simulates a step of ranks with batches of these lengths, given by their numbers.
+func (j *job) stepOf(lengths []int) result {
+	ranks := make([]int, len(j.work.Lengths))
+	for _, i := range lengths {
+		ranks[i]++
+	}
+	return j.prepare().step(ranks)
+}
+
 // slowest is the time of a step without a network: all ranks wait for the longest passes, and for the longest
 // optimizer.
 func slowest(w *workload, lengths []int) float64 {
@@ -221,12 +230,12 @@ func TestLimits(t *testing.T) {
 	j := testJob(t, 4)
 	j.link = link{rate: math.Inf(1)}
 	longest := slowest(j.work, lengths)
-	if got := j.step(j.parts(), lengths); !near(got.seconds, longest) {
+	if got := j.stepOf(lengths); !near(got.seconds, longest) {
 		t.Errorf("without a network's limits a step takes %v s, the slowest rank %v", got.seconds, longest)
 	}
 
 	j = testJob(t, 1)
-	if got, want := j.step(j.parts(), []int{4}), j.work.Times[1][4]; !near(got.seconds, want.total()) || got.exposed != 0 || got.bytes != 0 {
+	if got, want := j.stepOf([]int{4}), j.work.Times[1][4]; !near(got.seconds, want.total()) || got.exposed != 0 || got.bytes != 0 {
 		t.Errorf("one rank: %+v, want %v s", got, want.total())
 	}
 
@@ -239,17 +248,18 @@ func TestLimits(t *testing.T) {
 		one.Ready = slices.Repeat([]float64{one.backward()}, len(one.Ready))
 	}
 	j.work = &late
-	communication := 3 * j.link.gather(4)
-	for _, p := range j.parts() {
+	communication, bytes := 3*j.link.gather(4), 0.0
+	for _, p := range j.prepare().parts {
 		communication += duration(direct, 4, p.bytes, j.link)
+		bytes += 2*0.75*p.bytes + 3*p.asked
 		if p.asked > 0 {
 			communication += j.link.gather(4) + 3*p.asked/j.link.rate + p.table*j.link.search
 		}
 	}
-	if got, want := j.step(j.parts(), lengths).seconds, longest+communication; !near(got, want) {
-		t.Errorf("a step without overlap takes %v s, want %v", got, want)
+	if got, want := j.stepOf(lengths), longest+communication; !near(got.seconds, want) || !near(got.bytes, bytes) {
+		t.Errorf("a step without overlap takes %v s and sends %v bytes, want %v and %v", got.seconds, got.bytes, want, bytes)
 	}
-	if with := testJob(t, 4); with.step(with.parts(), lengths).seconds >= longest+communication {
+	if with := testJob(t, 4); with.stepOf(lengths).seconds >= longest+communication {
 		t.Error("overlap gains nothing")
 	}
 }
@@ -258,9 +268,9 @@ func TestLimits(t *testing.T) {
 func TestBurst(t *testing.T) {
 	j := testJob(t, 2)
 	lengths := []int{9, 9}
-	plain := j.step(j.parts(), lengths)
+	plain := j.stepOf(lengths)
 	j.link.burst, j.link.host = 1e5, math.Inf(1)
-	shaped := j.step(j.parts(), lengths)
+	shaped := j.stepOf(lengths)
 	if gain := plain.exposed - shaped.exposed; gain < 1e5/j.link.rate || gain > 0.2*plain.exposed {
 		t.Errorf("bursts of 1 ms change %v s to %v", plain.exposed, shaped.exposed)
 	}

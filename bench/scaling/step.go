@@ -134,11 +134,10 @@ type job struct {
 
 // A result is of one step, or the means of many.
 type result struct {
-	seconds  float64
-	rows     float64 // of all ranks
-	exposed  float64 // mean over ranks: from the end of the backward pass to the last sum
-	straggle float64 // of that, what passes before the slowest rank's pass ends
-	bytes    float64 // that a rank sends
+	seconds float64
+	rows    float64 // of all ranks
+	exposed float64 // mean over ranks: from the end of the backward pass to the last sum
+	bytes   float64 // that a rank sends
 }
 
 // bucketSize is that of package train.
@@ -148,62 +147,71 @@ const bucketSize = 1 << 18
 // lengths take turns.
 func (j *job) run(steps int) (mean result) {
 	random := rand.New(rand.NewPCG(j.seed, uint64(j.ranks)))
-	parts := j.parts()
-	lengths := make([]int, j.ranks)
+	p := j.prepare()
 	for i := range steps {
-		for r := range lengths {
-			lengths[r] = random.IntN(len(j.work.Lengths))
-			if j.draw == alike {
-				lengths[r] = i % len(j.work.Lengths)
-			}
+		ranks := make([]int, len(p.batches))
+		for range j.ranks {
+			ranks[random.IntN(len(ranks))]++
 		}
-		one := j.step(parts, lengths)
+		if j.draw == alike {
+			clear(ranks)
+			ranks[i%len(ranks)] = j.ranks
+		}
+		one := p.step(ranks)
 		mean.seconds += one.seconds / float64(steps)
 		mean.rows += one.rows / float64(steps)
 		mean.exposed += one.exposed / float64(steps)
-		mean.straggle += one.straggle / float64(steps)
 		mean.bytes += one.bytes / float64(steps)
 	}
 	return mean
 }
 
-func (j *job) parts() []part {
+// prepared is a job with what all its steps have in common.
+type prepared struct {
+	*job
+	parts   []part
+	batches []batch // by length
+}
+
+type batch struct {
+	rows float64
+	times
+}
+
+func (j *job) prepare() *prepared {
+	p := &prepared{job: j}
 	words := 0.0
 	for _, n := range j.work.Lengths {
 		words += float64(n) / float64(len(j.work.Lengths))
 	}
-	return j.work.parts(j.bucket, func(rows int) float64 { return touched(rows, words*j.rows*float64(j.ranks)) })
-}
-
-// batch returns the rows of a rank's batch of a length, and its times.
-func (j *job) batch(length int) (rows float64, t times) {
-	rows = j.rows
-	if j.draw == byTokens {
-		words := 0.0
-		for _, n := range j.work.Lengths {
-			words += float64(n) / float64(len(j.work.Lengths))
+	p.parts = j.work.parts(j.bucket, func(rows int) float64 { return touched(rows, words*j.rows*float64(j.ranks)) })
+	for i, n := range j.work.Lengths {
+		b := batch{rows: j.rows}
+		if j.draw == byTokens {
+			b.rows = max(1, j.rows*words/float64(n))
 		}
-		rows = max(1, rows*words/float64(j.work.Lengths[length]))
+		t := j.work.at(i, b.rows)
+		b.Forward, b.Tail = t.Forward/j.speed, t.Tail/j.speed
+		for _, at := range t.Ready {
+			b.Ready = append(b.Ready, at/j.speed)
+		}
+		p.batches = append(p.batches, b)
 	}
-	t = j.work.at(length, rows)
-	t.Forward, t.Tail = t.Forward/j.speed, t.Tail/j.speed
-	ready := make([]float64, len(t.Ready))
-	for i, s := range t.Ready {
-		ready[i] = s / j.speed
-	}
-	t.Ready = ready
-	return rows, t
+	return p
 }
 
-// step simulates a step in which the ranks have batches of these lengths (their numbers). Every Gather
-// and Sum ends on all ranks when the last one has come and the exchanges have passed, so that one clock
-// serves all: of an exchange only the last rank to begin it counts.
-func (j *job) step(parts []part, lengths []int) (one result) {
-	ranks := make([]times, len(lengths))
-	for r, length := range lengths {
-		n, t := j.batch(length)
-		ranks[r] = t
-		one.rows += n
+// step simulates a step in which so many ranks have batches of each length. Every Gather and Sum ends on
+// all ranks when the last one has come and the exchanges have passed, so that one clock serves all: of an
+// exchange only the last rank to begin it counts.
+func (p *prepared) step(ranks []int) (one result) {
+	j := p.job
+	slowest := func(of func(b *batch) float64) (latest float64) {
+		for i, n := range ranks {
+			if n > 0 {
+				latest = max(latest, of(&p.batches[i]))
+			}
+		}
+		return latest
 	}
 	link := j.link
 	if j.half {
@@ -213,11 +221,8 @@ func (j *job) step(parts []part, lengths []int) (one result) {
 	start := 2 * gather // what ranks wish, and the weights of batches
 	clock := 0.0
 	tokens := link.burst
-	for _, p := range parts {
-		came := 0.0
-		for r := range ranks {
-			came = max(came, start+ranks[r].Forward+ranks[r].Ready[p.after])
-		}
+	for _, part := range p.parts {
+		came := start + slowest(func(b *batch) float64 { return b.Forward + b.Ready[part.after] })
 		if came > clock {
 			tokens = min(link.burst, tokens+(came-clock)*link.rate)
 			clock = came
@@ -225,11 +230,11 @@ func (j *job) step(parts []part, lengths []int) (one result) {
 		if j.ranks == 1 {
 			continue
 		}
-		if p.asked > 0 {
-			clock += p.table*link.search + gather + p.asked*float64(j.ranks-1)/link.rate
-			one.bytes += p.asked * float64(j.ranks-1)
+		if part.asked > 0 {
+			clock += part.table*link.search + gather + part.asked*float64(j.ranks-1)/link.rate
+			one.bytes += part.asked * float64(j.ranks-1)
 		}
-		bytes := p.bytes
+		bytes := part.bytes
 		if j.half {
 			bytes /= 2
 		}
@@ -250,27 +255,22 @@ func (j *job) step(parts []part, lengths []int) (one result) {
 			one.bytes += float64(e.peers) * e.bytes
 		}
 	}
-	slowest, tail := 0.0, 0.0
-	for r := range ranks {
-		slowest = max(slowest, start+ranks[r].Forward+ranks[r].backward())
-		tail = max(tail, ranks[r].Tail)
+	for i, n := range ranks {
+		b := &p.batches[i]
+		end := start + b.Forward + b.backward()
+		one.rows += float64(n) * b.rows
+		one.exposed += (clock - end) * float64(n) / float64(j.ranks)
 	}
-	for r := range ranks {
-		end := start + ranks[r].Forward + ranks[r].backward()
-		one.exposed += (clock - end) / float64(len(ranks))
-		one.straggle += (slowest - end) / float64(len(ranks))
-	}
-	one.seconds = clock + gather + tail // the losses
+	one.seconds = clock + gather + slowest(func(b *batch) float64 { return b.Tail }) // the losses
 	return one
 }
 
 // alone is the throughput of one rank without others, in rows a second.
 func (j *job) alone() float64 {
 	rows, seconds := 0.0, 0.0
-	for length := range j.work.Lengths {
-		n, t := j.batch(length)
-		rows += n
-		seconds += t.total()
+	for _, b := range j.prepare().batches {
+		rows += b.rows
+		seconds += b.total()
 	}
 	return rows / seconds
 }

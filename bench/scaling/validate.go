@@ -386,16 +386,16 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 	if err != nil {
 		return fail(err)
 	}
-	parts := j.parts()
+	p := j.prepare()
 	for i := range o.steps {
 		exposed := 0.0
-		var lengths []int
+		have := make([]int, len(w.Lengths)) // ranks, by length
 		for _, a := range answers {
 			exposed += a.Exposed[i] / float64(ranks)
-			lengths = append(lengths, slices.Index(w.Lengths, a.Lengths[i]))
+			have[slices.Index(w.Lengths, a.Lengths[i])]++
 		}
 		found = append(found, exposed)
-		predicted = append(predicted, j.step(parts, lengths).exposed)
+		predicted = append(predicted, p.step(have).exposed)
 	}
 	return predicted, found, l, nil
 }
