@@ -358,7 +358,8 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 		return fail(err)
 	}
 	l = link{burst: netns.Burst, host: host}
-	if l.rate, err = t.value(request{Do: "stream"}); err != nil {
+	before, err := t.value(request{Do: "stream"})
+	if err != nil {
 		return fail(err)
 	}
 	if l.alpha, err = t.value(request{Do: "message"}); err != nil {
@@ -371,11 +372,20 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 	if l.search, err = t.value(request{Do: "search"}); err != nil {
 		return fail(err)
 	}
-	l.host = max(host, l.rate)
 	rehearsals, err := t.ask(request{Do: "alone", Model: name})
 	if err != nil {
 		return fail(err)
 	}
+	answers, err := t.ask(request{Do: "train", Model: name, Half: half, Batches: ranks * (warm + o.steps)})
+	if err != nil {
+		return fail(err)
+	}
+	after, err := t.value(request{Do: "stream"})
+	if err != nil {
+		return fail(err)
+	}
+	l.rate = (before + after) / 2 // the machine may have become busier meanwhile
+	l.host = max(host, l.rate)
 	j := &job{ranks: ranks, rows: validRows, speed: 1, half: half, bucket: bucketSize, add: direct, link: l}
 	j.work = &workload{Params: w.Params, Lengths: w.Lengths, Rows: []int{validRows}, Times: [][]times{make([]times, len(w.Lengths))}}
 	for i := range w.Lengths {
@@ -384,10 +394,6 @@ func (o *options) round(t *team, m *machine, name string, half bool, host float6
 			steps = append(steps, batchTime{times: a.Times[i]})
 		}
 		j.work.Times[0][i] = middle(steps, 0)
-	}
-	answers, err := t.ask(request{Do: "train", Model: name, Half: half, Batches: ranks * (warm + o.steps)})
-	if err != nil {
-		return fail(err)
 	}
 	p := j.prepare()
 	for i := range o.steps {
