@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/carousel-ml/carousel/bench/netns"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -33,13 +34,13 @@ type side struct {
 
 // cores is the pass of that name: an LSTM classifier by the command, on texts of random words.
 func (o *options) cores(ctx context.Context, out io.Writer) error {
-	dir, err := os.MkdirTemp("", prefix)
+	dir, err := os.MkdirTemp("", "carousel-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "carousel")
-	if _, err := command(ctx, "go", "build", "-o", program, "./cmd/carousel"); err != nil {
+	if _, err := netns.Run(ctx, "go", "build", "-o", program, "./cmd/carousel"); err != nil {
 		return err
 	}
 	for name, n := range map[string]int{"train.txt": coresTexts, "valid.txt": coresBatch} {
@@ -65,7 +66,7 @@ func (o *options) cores(ctx context.Context, out io.Writer) error {
 			if err := os.RemoveAll(run); err != nil {
 				return err
 			}
-			if _, err := command(ctx, program, s.line...); err != nil {
+			if _, err := netns.Run(ctx, program, s.line...); err != nil {
 				return err
 			}
 			speed, err := samplesPerSecond(run)

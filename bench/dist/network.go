@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/carousel-ml/carousel/bench/netns"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
@@ -24,7 +25,10 @@ import (
 var driver []byte
 
 // A team is the ranks of one side.
-type team struct{ ranks []*peer }
+type team struct {
+	net   *netns.Network
+	ranks []*peer
+}
 
 type peer struct {
 	cmd *exec.Cmd
@@ -33,9 +37,9 @@ type peer struct {
 }
 
 // start starts a command in each rank's namespace.
-func (t *team) start(ctx context.Context, ranks int, line func(rank int) []string) error {
-	for r := range ranks {
-		c := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", namespace(r)}, line(r)...)...)
+func (t *team) start(ctx context.Context, line func(rank int) []string) error {
+	for r := range t.net.Ranks {
+		c := t.net.Command(ctx, r, line(r)...)
 		c.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=eth0", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 		c.Stderr = os.Stderr
 		in, err := c.StdinPipe()
@@ -117,7 +121,8 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	ours, theirs := new(team), new(team)
+	net := &netns.Network{Prefix: "carousel-bench-", Ranks: o.ranks}
+	ours, theirs := &team{net: net}, &team{net: net}
 	defer func() {
 		if err != nil {
 			cancel() // a rank may wait for another one for ever
@@ -125,9 +130,9 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 		ours.end()
 		theirs.end()
 		cancel()
-		err = errors.Join(err, removeNamespaces(context.Background()))
+		err = errors.Join(err, net.Remove(context.Background()))
 	}()
-	dir, err := os.MkdirTemp("", prefix)
+	dir, err := os.MkdirTemp("", "carousel-bench-")
 	if err != nil {
 		return err
 	}
@@ -135,8 +140,13 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 	if err := writeProblem(dir); err != nil {
 		return err
 	}
-	if err := joinRanks(ctx, o.ranks, o.rate); err != nil {
+	if err := net.Join(ctx); err != nil {
 		return err
+	}
+	if o.rate != "none" {
+		if err := net.Shape(ctx, o.rate); err != nil {
+			return err
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -147,14 +157,14 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	err = ours.start(ctx, o.ranks, func(r int) []string {
-		return []string{self, "--rank", fmt.Sprintf("%d/%d/29401", r, o.ranks)}
+	err = ours.start(ctx, func(r int) []string {
+		return []string{self, "--rank", fmt.Sprintf("%d/%d/%s:29401", r, o.ranks, net.Address(0))}
 	})
 	if err != nil {
 		return err
 	}
-	err = theirs.start(ctx, o.ranks, func(r int) []string {
-		return []string{o.python, filepath.Join(dir, "ddp.py"), strconv.Itoa(r), strconv.Itoa(o.ranks), address(0), "29400", dir, string(sizes)}
+	err = theirs.start(ctx, func(r int) []string {
+		return []string{o.python, filepath.Join(dir, "ddp.py"), strconv.Itoa(r), strconv.Itoa(o.ranks), net.Address(0), "29400", dir, string(sizes)}
 	})
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -109,15 +108,15 @@ func tokens() (ids, targets []int32) {
 	return draw(vocabulary), draw(classes)
 }
 
-// serve is a rank of Carousel: rank/ranks/port.
+// serve is a rank of Carousel: rank/ranks/address of rank 0.
 func serve(ctx context.Context, place string, in io.Reader, out io.Writer) error {
 	var rank, ranks int
-	var port string
-	if _, err := fmt.Sscanf(place, "%d/%d/%s", &rank, &ranks, &port); err != nil {
+	var address string
+	if _, err := fmt.Sscanf(place, "%d/%d/%s", &rank, &ranks, &address); err != nil {
 		return fmt.Errorf("--rank %s: the program itself sets it", place)
 	}
 	par.SetWorkers(1)
-	t, err := dist.Connect(ctx, &dist.Place{Rank: rank, Size: ranks, Address: net.JoinHostPort(address(0), port), Secret: []byte("bench"), Launcher: "bench/dist"}, nil)
+	t, err := dist.Connect(ctx, &dist.Place{Rank: rank, Size: ranks, Address: address, Secret: []byte("bench"), Launcher: "bench/dist"}, nil)
 	if err != nil {
 		return err
 	}

@@ -39,12 +39,12 @@ func (n *Network) Join(ctx context.Context) error {
 	if err := n.Remove(ctx); err != nil {
 		return err
 	}
-	if _, err := run(ctx, "ip", "netns", "add", n.bridge()); err != nil {
+	if _, err := Run(ctx, "ip", "netns", "add", n.bridge()); err != nil {
 		return fmt.Errorf("%w; namespaces need root", err)
 	}
 	lines := [][2]string{{n.bridge(), "ip link add bridge type bridge"}, {n.bridge(), "ip link set bridge up"}}
 	for r := range n.Ranks {
-		if _, err := run(ctx, "ip", "netns", "add", n.Name(r)); err != nil {
+		if _, err := Run(ctx, "ip", "netns", "add", n.Name(r)); err != nil {
 			return err
 		}
 		lines = append(lines,
@@ -74,13 +74,13 @@ func (n *Network) Shape(ctx context.Context, rate string) error {
 
 // Remove removes the namespaces, also those of an earlier run that was killed.
 func (n *Network) Remove(ctx context.Context) error {
-	list, err := run(ctx, "ip", "netns", "list")
+	list, err := Run(ctx, "ip", "netns", "list")
 	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(list) {
 		if f := strings.Fields(line); len(f) > 0 && strings.HasPrefix(f[0], n.Prefix) {
-			if _, err := run(ctx, "ip", "netns", "del", f[0]); err != nil {
+			if _, err := Run(ctx, "ip", "netns", "del", f[0]); err != nil {
 				return err
 			}
 		}
@@ -91,15 +91,15 @@ func (n *Network) Remove(ctx context.Context) error {
 // inside runs lines, each in a namespace.
 func inside(ctx context.Context, lines [][2]string) error {
 	for _, l := range lines {
-		if _, err := run(ctx, "ip", append([]string{"netns", "exec", l[0]}, strings.Fields(l[1])...)...); err != nil {
+		if _, err := Run(ctx, "ip", append([]string{"netns", "exec", l[0]}, strings.Fields(l[1])...)...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// run returns what a program says, also in its error.
-func run(ctx context.Context, name string, args ...string) (string, error) {
+// Run returns what a program says, also in its error.
+func Run(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))

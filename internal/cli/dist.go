@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -113,24 +116,31 @@ func (a *app) sameFiles(files, cfg any) error {
 	if w == nil {
 		return nil
 	}
-	var own strings.Builder
+	own := map[string]string{}
 	for _, one := range slices.Concat(settings.List(files), settings.List(cfg)) {
 		compared := strings.HasPrefix(one.Name, "data") || strings.HasPrefix(one.Name, "valid")
 		if one.Kind() == "file" && !one.IsList() && !one.IsZero() && !compared {
-			fmt.Fprintf(&own, "%s %s\n", one.Flag(), sumOfFiles(one.String()))
+			own[one.Flag()] = sumOfFiles(one.String())
 		}
 	}
-	all, err := w.Share([]byte(own.String()))
+	text, err := json.Marshal(own)
 	if err != nil {
 		return err
 	}
-	first := strings.Split(string(all[0]), "\n")
+	all, err := w.Share(text)
+	if err != nil {
+		return err
+	}
 	for rank, text := range all {
-		theirs := strings.Split(string(text), "\n")
-		for _, line := range slices.Concat(theirs, first) {
-			if !slices.Contains(theirs, line) || !slices.Contains(first, line) {
-				flag, _, _ := strings.Cut(line, " ")
-				return fmt.Errorf("rank %d has another file of --%s than rank 0; give all ranks the same files", rank, flag)
+		var first, theirs map[string]string
+		if err := cmp.Or(json.Unmarshal(all[0], &first), json.Unmarshal(text, &theirs)); err != nil {
+			return err
+		}
+		for _, list := range []map[string]string{theirs, first} {
+			for _, flag := range slices.Sorted(maps.Keys(list)) {
+				if theirs[flag] != first[flag] {
+					return fmt.Errorf("rank %d has another file of --%s than rank 0; give all ranks the same files", rank, flag)
+				}
 			}
 		}
 	}
