@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/carousel-ml/carousel v0.0.0-00010101000000-000000000000
+	github.com/go-logr/logr v1.4.4
 	github.com/kubeflow/trainer/v2 v2.1.0
 	k8s.io/api v0.34.1
 	k8s.io/apimachinery v0.34.1
@@ -21,7 +22,6 @@ require (
 	github.com/evanphx/json-patch/v5 v5.9.11 // indirect
 	github.com/fsnotify/fsnotify v1.9.0 // indirect
 	github.com/fxamacker/cbor/v2 v2.9.0 // indirect
-	github.com/go-logr/logr v1.4.4 // indirect
 	github.com/go-openapi/jsonpointer v1.0.0 // indirect
 	github.com/go-openapi/jsonreference v0.21.0 // indirect
 	github.com/go-openapi/swag v0.23.1 // indirect

@@ -16,13 +16,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	batchv1 "k8s.io/api/batch/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // scratch is a directory for the commands and the training to compare with.
 var scratch string
 
 func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard()) // controllers complain of none
 	var err error
 	if scratch, err = os.MkdirTemp("", "carousel-deploy"); err != nil {
 		panic(err)
