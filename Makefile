@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build build-dl test check race fuzz peers clients mpis mpi models detect proto generate bench docs
+.PHONY: build build-dl test check deploy race fuzz peers clients mpis mpi models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -19,7 +19,13 @@ check: ## all that a change must pass, and more
 	GOARCH=arm64 go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
 	go test -tags purego -short ./...
+	$(MAKE) deploy
 	$(MAKE) race
+
+deploy: ## decodes the manifests by the types of Kubernetes and Kubeflow, whose module takes minutes to compile
+	go -C deploy mod tidy -diff
+	go -C deploy vet ./...
+	go -C deploy test ./...
 
 race: ## the race detector needs a C compiler
 	@if command -v $${CC:-cc} >/dev/null; then CGO_ENABLED=1 go test -race -short ./...; else echo "no C compiler: race tests skipped"; fi
