@@ -21,7 +21,7 @@ const module = "github.com/carousel-ml/carousel"
 // packages of the floors before its own, so packages of one floor do not know
 // each other. A directory that is not listed belongs to the nearest listed one
 // above it (model/torch to model), but stands above that one. Test support
-// (tensortest, devicetest, modeltest, traintest, speechtest, golden) is left to the tests that use it.
+// (tensortest, devicetest, modeltest, disttest, traintest, speechtest, golden) is left to the tests that use it.
 var floors = [][]string{
 	{"internal/half"},
 	{"internal/settings", "internal/result", "internal/lock", "internal/npy", "internal/yaml", "internal/dl"},
@@ -100,7 +100,7 @@ var forbidden = map[string][]string{
 var backends = []string{"internal/cpu", "internal/cuda"}
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "tensor/tensortest", "model/modeltest", "train/traintest", "speech/speechtest", "audio/detect/detecttest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "tensor/tensortest", "model/modeltest", "train/traintest", "dist/disttest", "speech/speechtest", "audio/detect/detecttest"}
 
 // isSupport reports whether a package is no part of the house: support, an
 // example or a comparison with other programs.

@@ -194,12 +194,10 @@ var ownLines = map[string]string{
 	"tune/study.go":                "compares texts that this program wrote",
 	"internal/cli/tune_show.go":    "reads settings as this program wrote them into a study",
 	"bench/dist/cores.go":          "reads a file that a training of its own wrote, for developers",
-	"bench/dist/network.go":        "reads the output of another program, for developers",
-	"bench/dist/rank.go":           "reads what the program itself sends, for developers",
-	"bench/netns/netns.go":         "reads the output of another program, for developers",
 	"bench/peers/carousel.go":      "reads the output of another program, for developers",
 	"bench/peers/child.go":         "reads the output of another program, for developers",
-	"bench/scaling/validate.go":    "reads the output of another program, for developers",
+	"bench/rig/network.go":         "reads the output of another program, for developers",
+	"bench/rig/team.go":            "reads the output of another program, for developers",
 }
 
 // splitters are functions and methods that divide bytes into lines; for those of

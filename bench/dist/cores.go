@@ -15,7 +15,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/carousel-ml/carousel/bench/netns"
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -40,7 +40,7 @@ func (o *options) cores(ctx context.Context, out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "carousel")
-	if _, err := netns.Run(ctx, "go", "build", "-o", program, "./cmd/carousel"); err != nil {
+	if _, err := rig.Run(ctx, "go", "build", "-o", program, "./cmd/carousel"); err != nil {
 		return err
 	}
 	for name, n := range map[string]int{"train.txt": coresTexts, "valid.txt": coresBatch} {
@@ -66,7 +66,7 @@ func (o *options) cores(ctx context.Context, out io.Writer) error {
 			if err := os.RemoveAll(run); err != nil {
 				return err
 			}
-			if _, err := netns.Run(ctx, program, s.line...); err != nil {
+			if _, err := rig.Run(ctx, program, s.line...); err != nil {
 				return err
 			}
 			speed, err := samplesPerSecond(run)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/train/traintest"
 )
 
@@ -48,9 +49,9 @@ func TestPacedStepsMeet(t *testing.T) {
 }
 
 func TestWaitKnowsTheLayers(t *testing.T) {
-	var times []operation
+	var times []rig.Operation
 	for i, name := range []string{"scan", "scan", "product", "loss", "product", "product", "scan back", "scan back", "norm", "step"} {
-		times = append(times, operation{name, math.Pow(2, float64(i))})
+		times = append(times, rig.Operation{Name: name, Seconds: math.Pow(2, float64(i))})
 	}
 	var q request
 	if err := q.wait(times); err != nil {
@@ -65,14 +66,11 @@ func TestWaitKnowsTheLayers(t *testing.T) {
 }
 
 func TestLeastTimes(t *testing.T) {
-	p := &paced{recording: true}
+	var steps [][]rig.Operation
 	for _, seconds := range []float64{1, 1, 8, 4, 6} { // the first ones are not counted
-		p.on("a", nothing, nothing)
-		p.on("b", nothing, nothing)
-		p.times[0].Seconds, p.times[1].Seconds = seconds, 10-seconds
-		p.step()
+		steps = append(steps, []rig.Operation{{Name: "a", Seconds: seconds}, {Name: "b", Seconds: 10 - seconds}})
 	}
-	if list := p.least(); !slices.Equal(list, []operation{{"a", 4}, {"b", 2}}) {
+	if list := least(steps); !slices.Equal(list, []rig.Operation{{Name: "a", Seconds: 4}, {Name: "b", Seconds: 2}}) {
 		t.Errorf("the least times are %v", list)
 	}
 }

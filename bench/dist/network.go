@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	_ "embed"
 	"encoding/binary"
@@ -11,100 +10,22 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 
-	"github.com/carousel-ml/carousel/bench/netns"
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/tensor"
 )
 
 //go:embed ddp.py
 var driver []byte
 
-// A team is the ranks of one side.
-type team struct {
-	net   *netns.Network
-	ranks []*peer
-}
-
-type peer struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
-}
-
-// start starts a command in each rank's namespace.
-func (t *team) start(ctx context.Context, line func(rank int) []string) error {
-	for r := range t.net.Ranks {
-		c := t.net.Command(ctx, r, line(r)...)
-		c.Env = append(os.Environ(), "GLOO_SOCKET_IFNAME=eth0", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
-		c.Stderr = os.Stderr
-		in, err := c.StdinPipe()
-		if err != nil {
-			return err
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			return err
-		}
-		if err := c.Start(); err != nil {
-			return err
-		}
-		p := &peer{c, in, bufio.NewScanner(out)}
-		p.out.Buffer(nil, 1<<20)
-		t.ranks = append(t.ranks, p)
-	}
-	return nil
-}
-
-// ask asks all ranks at once, or the first alone.
-func (t *team) ask(q *request, first bool) ([]*answer, error) {
-	line, err := json.Marshal(q)
-	if err != nil {
-		return nil, err
-	}
-	ranks := t.ranks
-	if first {
-		ranks = ranks[:1]
-	}
-	for _, p := range ranks {
-		if _, err := p.in.Write(append(line, '\n')); err != nil {
-			return nil, err
-		}
-	}
-	var answers []*answer
-	for r, p := range ranks {
-		a := &answer{Error: "it ended; what it said stands above"}
-		if p.out.Scan() {
-			a = &answer{}
-			if err := json.Unmarshal(p.out.Bytes(), a); err != nil {
-				return nil, err
-			}
-		}
-		if a.Error != "" {
-			return nil, fmt.Errorf("rank %d: %s", r, a.Error)
-		}
-		answers = append(answers, a)
-	}
-	return answers, nil
-}
-
-func (t *team) end() {
-	for _, p := range t.ranks {
-		p.in.Close()
-	}
-	for _, p := range t.ranks {
-		_ = p.cmd.Wait() // an error was shown when it was asked
-	}
-}
-
 // A variant is one way to add gradients, with what its turns measured by round.
 type variant struct {
 	name string
-	side *team
+	side *rig.Team
 	ask  request
 
 	with, without, exposed []float64 // seconds of a step
@@ -121,14 +42,14 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	net := &netns.Network{Prefix: "carousel-bench-", Ranks: o.ranks}
-	ours, theirs := &team{net: net}, &team{net: net}
+	net := &rig.Network{Prefix: "carousel-bench-", Ranks: o.ranks}
+	ours, theirs := &rig.Team{Network: net}, &rig.Team{Network: net}
 	defer func() {
 		if err != nil {
 			cancel() // a rank may wait for another one for ever
 		}
-		ours.end()
-		theirs.end()
+		ours.End()
+		theirs.End()
 		cancel()
 		err = errors.Join(err, net.Remove(context.Background()))
 	}()
@@ -157,15 +78,15 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	err = ours.start(ctx, func(r int) []string {
+	err = ours.Start(ctx, func(r int) []string {
 		return []string{self, "--rank", fmt.Sprintf("%d/%d/%s:29401", r, o.ranks, net.Address(0))}
 	})
 	if err != nil {
 		return err
 	}
-	err = theirs.start(ctx, func(r int) []string {
+	err = theirs.Start(ctx, func(r int) []string {
 		return []string{o.python, filepath.Join(dir, "ddp.py"), strconv.Itoa(r), strconv.Itoa(o.ranks), net.Address(0), "29400", dir, string(sizes)}
-	})
+	}, "GLOO_SOCKET_IFNAME=eth0", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 	if err != nil {
 		return err
 	}
@@ -179,9 +100,9 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 		{name: "DistributedDataParallel", side: theirs},
 		{name: "the same, sparse gradient of the embedding", side: theirs, ask: request{Sparse: true}},
 	}
-	var times []operation
+	var times []rig.Operation
 	if o.compute == "timer" {
-		list, err := ours.ask(&request{Do: "record", Alone: true, Steps: warm + 10}, true)
+		list, err := rig.Ask[answer](ours, 1, &request{Do: "record", Alone: true, Steps: warm + 10})
 		if err != nil {
 			return err
 		}
@@ -200,7 +121,7 @@ func (o *options) network(ctx context.Context, out io.Writer) (err error) {
 }
 
 // turn measures steps without and with communication.
-func (v *variant) turn(steps int, times []operation) error {
+func (v *variant) turn(steps int, times []rig.Operation) error {
 	q := v.ask
 	q.Do, q.Steps = "turn", warm+steps
 	if err := q.wait(times); err != nil {
@@ -209,7 +130,7 @@ func (v *variant) turn(steps int, times []operation) error {
 	var seconds [2]float64
 	for i, alone := range []bool{true, false} {
 		q.Alone = alone
-		answers, err := v.side.ask(&q, false)
+		answers, err := rig.Ask[answer](v.side, v.side.Network.Ranks, &q)
 		if err != nil {
 			return err
 		}
@@ -228,7 +149,7 @@ func (v *variant) turn(steps int, times []operation) error {
 }
 
 // report prints the table and whether the bar is met: at most half of DistributedDataParallel's exposed communication.
-func (o *options) report(out io.Writer, variants []*variant, times []operation) {
+func (o *options) report(out io.Writer, variants []*variant, times []rig.Operation) {
 	fmt.Fprintf(out, "\n%d ranks in namespaces, links of %s in each direction, %d cores, median of %d rounds of %d steps\n", o.ranks, o.rate, runtime.NumCPU(), o.rounds, o.steps)
 	if times != nil {
 		fmt.Fprintln(out, "Ranks outnumber the cores, so large operations wait, on both sides for as long as they took Carousel on a core of its own:")
@@ -261,11 +182,11 @@ func (o *options) report(out io.Writer, variants []*variant, times []operation) 
 }
 
 // sameLosses checks that both sides begin alike.
-func sameLosses(out io.Writer, ours, theirs *team) error {
+func sameLosses(out io.Writer, ours, theirs *rig.Team) error {
 	var means [2][]float64
 	var versions [2]string
-	for side, t := range []*team{ours, theirs} {
-		answers, err := t.ask(&request{Do: "losses", Steps: 3}, false)
+	for side, t := range []*rig.Team{ours, theirs} {
+		answers, err := rig.Ask[answer](t, t.Network.Ranks, &request{Do: "losses", Steps: 3})
 		if err != nil {
 			return err
 		}

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -13,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/nn"
@@ -40,11 +39,11 @@ const (
 type request struct {
 	Do     string // "losses": of the first steps; "record": the times of the large operations; "turn": steps, timed
 	Steps  int
-	Alone  bool        // without communication
-	Times  []operation // what large operations wait for, of Carousel; none: they compute
-	Layers *layerTimes // the same, of PyTorch
-	Half   bool        // sums in bfloat16, of Carousel
-	Sparse bool        // the embedding's gradient is sparse, of PyTorch
+	Alone  bool            // without communication
+	Times  []rig.Operation // what large operations wait for, of Carousel; none: they compute
+	Layers *layerTimes     // the same, of PyTorch
+	Half   bool            // sums in bfloat16, of Carousel
+	Sparse bool            // the embedding's gradient is sparse, of PyTorch
 }
 
 // layerTimes are the times of the layers, from the LSTM's first one to the softmax with its loss.
@@ -54,7 +53,7 @@ type layerTimes struct {
 }
 
 // wait has both sides wait for the times of Carousel's operations; none: they compute.
-func (q *request) wait(times []operation) error {
+func (q *request) wait(times []rig.Operation) error {
 	if times == nil {
 		return nil
 	}
@@ -75,12 +74,11 @@ func (q *request) wait(times []operation) error {
 
 type answer struct {
 	Version string
-	Losses  []float64   `json:",omitempty"`
-	Times   []operation `json:",omitempty"`
-	Seconds []float64   `json:",omitempty"` // of each step
-	Sent    float64     `json:",omitempty"` // bytes of a step
-	Waited  float64     `json:",omitempty"` // seconds of a step after the backward pass, by Carousel's own account
-	Error   string      `json:",omitempty"`
+	Losses  []float64       `json:",omitempty"`
+	Times   []rig.Operation `json:",omitempty"`
+	Seconds []float64       `json:",omitempty"` // of each step
+	Sent    float64         `json:",omitempty"` // bytes of a step
+	Waited  float64         `json:",omitempty"` // seconds of a step after the backward pass, by Carousel's own account
 }
 
 // network is the model; its parameters have the order of PyTorch's.
@@ -110,31 +108,20 @@ func tokens() (ids, targets []int32) {
 
 // serve is a rank of Carousel: rank/ranks/address of rank 0.
 func serve(ctx context.Context, place string, in io.Reader, out io.Writer) error {
-	var rank, ranks int
+	var rank, size int
 	var address string
-	if _, err := fmt.Sscanf(place, "%d/%d/%s", &rank, &ranks, &address); err != nil {
+	if _, err := fmt.Sscanf(place, "%d/%d/%s", &rank, &size, &address); err != nil {
 		return fmt.Errorf("--rank %s: the program itself sets it", place)
 	}
 	par.SetWorkers(1)
-	t, err := dist.Connect(ctx, &dist.Place{Rank: rank, Size: ranks, Address: address, Secret: []byte("bench"), Launcher: "bench/dist"}, nil)
+	t, err := dist.Connect(ctx, &dist.Place{Rank: rank, Size: size, Address: address, Secret: []byte("bench"), Launcher: "bench/dist"}, nil)
 	if err != nil {
 		return err
 	}
 	r := &ranker{world: dist.NewWorld(t)}
 	r.ids, r.targets = tokens()
-	lines, answers := bufio.NewScanner(in), json.NewEncoder(out)
-	for lines.Scan() {
-		var q request
-		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
-			return err
-		}
-		a, err := r.answer(ctx, &q)
-		if err != nil {
-			a = &answer{Error: err.Error()}
-		}
-		if err := answers.Encode(a); err != nil || a.Error != "" {
-			return err
-		}
+	if err := rig.Serve(in, out, func(q *request) (*answer, error) { return r.answer(ctx, q) }); err != nil {
+		return err
 	}
 	return t.Close()
 }
@@ -145,9 +132,14 @@ type ranker struct {
 }
 
 func (r *ranker) answer(ctx context.Context, q *request) (*answer, error) {
-	p := &paced{Backend: tensor.CPU().Backend(), times: q.Times, recording: q.Do == "record"}
+	p := &rig.Paced{Backend: tensor.CPU().Backend(), Times: q.Times}
+	if q.Do == "record" {
+		begun := time.Now()
+		p.Clock = func() float64 { return time.Since(begun).Seconds() }
+	}
+	var steps [][]rig.Operation
 	dev := tensor.CPU()
-	if len(q.Times) > 0 || p.recording {
+	if len(q.Times) > 0 || p.Clock != nil {
 		dev = tensor.NewDevice(p)
 	}
 	type batch struct{ at int }
@@ -180,8 +172,8 @@ func (r *ranker) answer(ctx context.Context, q *request) (*answer, error) {
 			a.Seconds = append(a.Seconds, now.Sub(last).Seconds())
 			a.Waited += s.Exposed.Seconds()
 		}
-		if p.recording {
-			p.step()
+		if p.Clock != nil {
+			steps, p.Times = append(steps, p.Times), nil
 		}
 		last = now
 		a.Losses = append(a.Losses, s.Loss)
@@ -196,10 +188,21 @@ func (r *ranker) answer(ctx context.Context, q *request) (*answer, error) {
 	if n := float64(len(a.Seconds)); n > 0 {
 		a.Sent, a.Waited = (sentBytes()-sent)/n, a.Waited/n
 	}
-	if p.recording {
-		a.Times = p.least()
+	if p.Clock != nil {
+		a.Times = least(steps)
 	}
 	return a, nil
+}
+
+// least is a step of the least times of those that count.
+func least(steps [][]rig.Operation) []rig.Operation {
+	list := steps[len(steps)-1]
+	for i := range list {
+		for _, s := range steps[warm:] {
+			list[i].Seconds = min(list[i].Seconds, s[i].Seconds)
+		}
+	}
+	return list
 }
 
 // sentBytes is how many bytes this rank's link has carried away.

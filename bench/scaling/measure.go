@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/tensor"
@@ -98,23 +99,23 @@ func measure(ctx context.Context, path string) error {
 
 // measure trains on one core and keeps, of each length, the least time of each operation and moment.
 func (w *workload) measure(ctx context.Context, rows int) ([]times, error) {
-	p := &pacer{Backend: tensor.CPU().Backend(), now: processorTime}
-	var operations [][]operation
+	p := &rig.Paced{Backend: tensor.CPU().Backend(), Clock: processorTime}
+	var operations [][]rig.Operation
 	t := &trial{model: w.Model, device: tensor.NewDevice(p), rows: rows, epochs: 1, now: processorTime}
 	for range repeats {
 		t.lengths = append(t.lengths, w.Lengths...)
 	}
 	t.begin = func(int) {
-		if len(p.times) > 0 {
-			operations = append(operations, p.times)
+		if len(p.Times) > 0 {
+			operations = append(operations, p.Times)
 		}
-		p.times = nil
+		p.Times = nil
 	}
 	steps, order, err := t.run(ctx)
 	if err != nil {
 		return nil, err
 	}
-	operations = append(operations, p.times)
+	operations = append(operations, p.Times)
 	w.Params = order
 	list := make([]times, len(w.Lengths))
 	for i, s := range steps {

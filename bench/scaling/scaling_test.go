@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 	"github.com/carousel-ml/carousel/train/traintest"
@@ -348,15 +349,15 @@ func TestParts(t *testing.T) {
 // A pacer makes a step as long as its operations were, and leaves gradients that travel.
 func TestPacer(t *testing.T) {
 	m := model{50, 8, 8, 2, 5}
-	times := []operation{{"", 0.01}}
-	p := &pacer{Backend: tensor.CPU().Backend(), times: slices.Repeat(times, 20)}
-	one := &trial{model: m, device: tensor.NewDevice(p), rows: 2, lengths: []int{3, 3}, epochs: 1, now: wall, begin: func(int) { p.next = 0 }}
+	times := []rig.Operation{{Name: "", Seconds: 0.01}}
+	p := &rig.Paced{Backend: tensor.CPU().Backend(), Times: slices.Repeat(times, 20)}
+	one := &trial{model: m, device: tensor.NewDevice(p), rows: 2, lengths: []int{3, 3}, epochs: 1, now: wall, begin: func(int) { p.Next = 0 }}
 	steps, order, err := one.run(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if last := order[len(order)-1]; last.Table != 50 || steps[1].Forward < 0.039 || steps[1].backward() < 0.039 || p.next != 10 {
-		t.Errorf("a step of %d operations with %v last: %+v", p.next, last, steps[1].times)
+	if last := order[len(order)-1]; last.Table != 50 || steps[1].Forward < 0.039 || steps[1].backward() < 0.039 || p.Next != 10 {
+		t.Errorf("a step of %d operations with %v last: %+v", p.Next, last, steps[1].times)
 	}
 }
 

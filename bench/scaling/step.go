@@ -3,6 +3,8 @@ package main
 import (
 	"math"
 	"math/rand/v2"
+
+	"github.com/carousel-ml/carousel/bench/rig"
 )
 
 // A workload is a model with the times of its parts on one core, as `--measure` has found them.
@@ -28,7 +30,7 @@ type times struct {
 	Ready   []float64 // from the beginning of the backward pass, by parameter
 	Tail    float64   // clipping and the optimizer
 
-	Operations []operation `json:",omitempty"` // the large ones, in order
+	Operations []rig.Operation `json:",omitempty"` // the large ones, in order
 }
 
 // backward is the time of the whole pass: its last act is a gradient.

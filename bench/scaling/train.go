@@ -4,9 +4,7 @@ import (
 	"context"
 	"math"
 	"math/rand/v2"
-	"time"
 
-	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/nn"
 	"github.com/carousel-ml/carousel/optim"
 	"github.com/carousel-ml/carousel/tensor"
@@ -132,62 +130,4 @@ func draws(batches, lengths int) []int {
 		list[i] = r.IntN(lengths)
 	}
 	return list
-}
-
-// An operation is a large one of a step.
-type operation struct {
-	Name    string
-	Seconds float64
-}
-
-// A pacer is a device whose large operations wait, for as long as they were measured to take, in place of
-// computing: for ranks that outnumber the cores. What it leaves as gradients of weights is zeros, which
-// travel as other numbers do; the rows of a table get numbers, because rows of zeros do not travel.
-type pacer struct {
-	device.Backend
-	times []operation // of this batch
-	next  int
-
-	now func() float64 // records times, of this clock, and computes; nil: waits
-}
-
-func (p *pacer) on(name string, compute, instead func()) {
-	if p.now != nil {
-		from := p.now()
-		compute()
-		p.times = append(p.times, operation{name, p.now() - from})
-		return
-	}
-	from := time.Now()
-	instead()
-	time.Sleep(time.Until(from.Add(time.Duration(p.times[p.next].Seconds * float64(time.Second)))))
-	p.next++
-}
-
-func (p *pacer) Scan(s *device.ScanSpec) {
-	p.on("scan", func() { p.Backend.Scan(s) }, func() {})
-}
-
-func (p *pacer) ScanGrad(s *device.ScanSpec) {
-	p.on("scan back", func() { p.Backend.ScanGrad(s) }, func() {
-		if !s.DX.Zero() {
-			p.Fill(s.DX, 1e-3)
-		}
-	})
-}
-
-func (p *pacer) Gemm(s *device.GemmSpec) {
-	p.on("product", func() { p.Backend.Gemm(s) }, func() {})
-}
-
-func (p *pacer) Loss(s *device.LossSpec) {
-	p.on("loss", func() { p.Backend.Loss(s) }, func() { p.Fill(s.Value, 1) })
-}
-
-func (p *pacer) SumSquares(dst, src device.Buffer) {
-	p.on("norm", func() { p.Backend.SumSquares(dst, src) }, func() { p.Fill(dst, 1) })
-}
-
-func (p *pacer) Step(s *device.StepSpec) {
-	p.on("step", func() { p.Backend.Step(s) }, func() { p.Fill(s.G, 0) })
 }

@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"slices"
 
-	"github.com/carousel-ml/carousel/bench/netns"
+	"github.com/carousel-ml/carousel/bench/rig"
 	"github.com/carousel-ml/carousel/dist"
 	"github.com/carousel-ml/carousel/internal/par"
 	"github.com/carousel-ml/carousel/tensor"
@@ -32,7 +29,6 @@ type answer struct {
 	Lengths []int     `json:",omitempty"` // of each step
 	Exposed []float64 `json:",omitempty"`
 	Times   []times   `json:",omitempty"`
-	Error   string    `json:",omitempty"`
 }
 
 const (
@@ -56,19 +52,8 @@ func serve(ctx context.Context, place string, in io.Reader, out io.Writer) error
 	if err != nil {
 		return err
 	}
-	lines, answers := bufio.NewScanner(in), json.NewEncoder(out)
-	for lines.Scan() {
-		var q request
-		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
-			return err
-		}
-		a, err := q.answer(ctx, m, t)
-		if err != nil {
-			a = &answer{Error: err.Error()}
-		}
-		if err := answers.Encode(a); err != nil || a.Error != "" {
-			return err
-		}
+	if err := rig.Serve(in, out, func(q *request) (*answer, error) { return q.answer(ctx, m, t) }); err != nil {
+		return err
 	}
 	return t.Close()
 }
@@ -88,7 +73,7 @@ func (q *request) answer(ctx context.Context, m *machine, t dist.Transport) (*an
 			return nil, err
 		}
 		err := world.Gather(own, all) // a rank that began late finds bytes that have come, and would seem fast
-		return &answer{Value: (streamed - netns.Burst) / (wall() - from)}, err
+		return &answer{Value: (streamed - rig.Burst) / (wall() - from)}, err
 	case "message":
 		// Messages just long enough to go the way of chunks, through the goroutines of connections.
 		const length = 8 << 10
@@ -118,10 +103,10 @@ func (q *request) answer(ctx context.Context, m *machine, t dist.Transport) (*an
 	if at < 0 {
 		return nil, fmt.Errorf("measured.json has no batches of %d rows; make it again with --measure", validRows)
 	}
-	p := &pacer{Backend: tensor.CPU().Backend()}
+	p := &rig.Paced{Backend: tensor.CPU().Backend()}
 	tr := &trial{model: w.Model, device: tensor.NewDevice(p), rows: validRows, epochs: 1, now: wall}
 	tr.begin = func(length int) {
-		p.times, p.next = w.Times[at][slices.Index(w.Lengths, length)].Operations, 0
+		p.Times, p.Next = w.Times[at][slices.Index(w.Lengths, length)].Operations, 0
 	}
 	if q.Do == "alone" {
 		for range 3 {
@@ -182,76 +167,11 @@ func median(list []float64) float64 {
 }
 
 // A team is the processes of a validation.
-type team struct {
-	net   netns.Network
-	ranks []*process
-}
-
-type process struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
-}
-
-func (t *team) start(ctx context.Context) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	for r := range t.net.Ranks {
-		c := t.net.Command(ctx, r, self, "--rank", fmt.Sprintf("%d/%d/%s:29402", r, t.net.Ranks, t.net.Address(0)))
-		c.Stderr = os.Stderr
-		in, err := c.StdinPipe()
-		if err != nil {
-			return err
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			return err
-		}
-		if err := c.Start(); err != nil {
-			return err
-		}
-		p := &process{c, in, bufio.NewScanner(out)}
-		p.out.Buffer(nil, 1<<20)
-		t.ranks = append(t.ranks, p)
-	}
-	return nil
-}
-
-// ask asks all ranks.
-func (t *team) ask(q request) ([]*answer, error) {
-	line, err := json.Marshal(q)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range t.ranks {
-		if _, err := p.in.Write(append(line, '\n')); err != nil {
-			return nil, err
-		}
-	}
-	var answers []*answer
-	for r, p := range t.ranks {
-		a := &answer{Error: "it ended"}
-		if p.out.Scan() {
-			a = &answer{}
-			if err := json.Unmarshal(p.out.Bytes(), a); err != nil {
-				return nil, err
-			}
-		}
-		if a.Error != "" {
-			return nil, fmt.Errorf("rank %d: %s", r, a.Error)
-		}
-		answers = append(answers, a)
-	}
-	return answers, nil
-}
-
 // value is the median of three askings of all ranks.
-func (t *team) value(q request) (float64, error) {
+func value(t *rig.Team, q request) (float64, error) {
 	var list []float64
 	for range 3 {
-		answers, err := t.ask(q)
+		answers, err := rig.Ask[answer](t, t.Network.Ranks, q)
 		if err != nil {
 			return 0, err
 		}
@@ -260,15 +180,6 @@ func (t *team) value(q request) (float64, error) {
 		}
 	}
 	return median(list), nil
-}
-
-func (t *team) end() {
-	for _, p := range t.ranks {
-		p.in.Close()
-	}
-	for _, p := range t.ranks {
-		_ = p.cmd.Wait() // an error was shown when it was asked
-	}
 }
 
 var cases = []struct {
@@ -297,26 +208,33 @@ func (o *options) validate(ctx context.Context, out io.Writer) error {
 
 func (o *options) validateSize(ctx context.Context, m *machine, ranks int, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &team{net: netns.Network{Prefix: prefix, Ranks: ranks}}
+	t := &rig.Team{Network: &rig.Network{Prefix: prefix, Ranks: ranks}}
 	defer func() {
 		if err != nil {
 			cancel() // a rank may wait for another one for ever
 		}
-		t.end()
+		t.End()
 		cancel()
-		err = errors.Join(err, t.net.Remove(context.Background()))
+		err = errors.Join(err, t.Network.Remove(context.Background()))
 	}()
-	if err := t.net.Join(ctx); err != nil {
+	if err := t.Network.Join(ctx); err != nil {
 		return err
 	}
-	if err := t.start(ctx); err != nil {
-		return err
-	}
-	host, err := t.value(request{Do: "stream"})
+	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if err := t.net.Shape(ctx, o.rate); err != nil {
+	err = t.Start(ctx, func(r int) []string {
+		return []string{self, "--rank", fmt.Sprintf("%d/%d/%s:29402", r, ranks, t.Network.Address(0))}
+	})
+	if err != nil {
+		return err
+	}
+	host, err := value(t, request{Do: "stream"})
+	if err != nil {
+		return err
+	}
+	if err := t.Network.Shape(ctx, o.rate); err != nil {
 		return err
 	}
 	for _, one := range cases {
@@ -350,37 +268,37 @@ func (o *options) validateSize(ctx context.Context, m *machine, ranks int, out i
 
 // round measures what a prediction needs, predicts and measures the steps of one training: the mean
 // exposed time of all ranks.
-func (o *options) round(t *team, m *machine, name string, half bool, host float64) (predicted, found []float64, l link, err error) {
-	ranks := t.net.Ranks
+func (o *options) round(t *rig.Team, m *machine, name string, half bool, host float64) (predicted, found []float64, l link, err error) {
+	ranks := t.Network.Ranks
 	fail := func(err error) ([]float64, []float64, link, error) { return nil, nil, link{}, err }
 	w, err := m.workload(name)
 	if err != nil {
 		return fail(err)
 	}
-	l = link{burst: netns.Burst, host: host}
-	before, err := t.value(request{Do: "stream"})
+	l = link{burst: rig.Burst, host: host}
+	before, err := value(t, request{Do: "stream"})
 	if err != nil {
 		return fail(err)
 	}
-	if l.alpha, err = t.value(request{Do: "message"}); err != nil {
+	if l.alpha, err = value(t, request{Do: "message"}); err != nil {
 		return fail(err)
 	}
-	if l.sum, err = t.value(request{Do: "add", Half: half}); err != nil {
+	if l.sum, err = value(t, request{Do: "add", Half: half}); err != nil {
 		return fail(err)
 	}
 	l.rounded = l.sum
-	if l.search, err = t.value(request{Do: "search"}); err != nil {
+	if l.search, err = value(t, request{Do: "search"}); err != nil {
 		return fail(err)
 	}
-	rehearsals, err := t.ask(request{Do: "alone", Model: name})
+	rehearsals, err := rig.Ask[answer](t, ranks, request{Do: "alone", Model: name})
 	if err != nil {
 		return fail(err)
 	}
-	answers, err := t.ask(request{Do: "train", Model: name, Half: half, Batches: ranks * (warm + o.steps)})
+	answers, err := rig.Ask[answer](t, ranks, request{Do: "train", Model: name, Half: half, Batches: ranks * (warm + o.steps)})
 	if err != nil {
 		return fail(err)
 	}
-	after, err := t.value(request{Do: "stream"})
+	after, err := value(t, request{Do: "stream"})
 	if err != nil {
 		return fail(err)
 	}

@@ -3,7 +3,6 @@
 package mpi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/dist"
+	"github.com/carousel-ml/carousel/dist/disttest"
 	"github.com/carousel-ml/carousel/internal/dl"
 )
 
@@ -163,43 +163,14 @@ func withWorld(f func(dist.Transport) error) func() error {
 	}
 }
 
-// lengths are those of the messages between each pair of ranks, one round each.
+// lengths are those of the messages between each pair of ranks.
 var lengths = []int{0, 1, 3, 8, 4095, 70_001, chunk - 1, chunk, chunk + 1, 8<<20 + 5}
 
-// content makes a message that no other of the same length equals.
-func content(from, to, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i*7 + i>>8 + from*50 + to*10)
-	}
-	return b
-}
-
 var exchangeScene = withWorld(func(w dist.Transport) error {
-	rank, size := w.Rank(), w.Size()
-	// A pair's two directions have lengths of their own, and some pairs none.
-	length := func(round, from, to int) int { return lengths[(round+from+2*to)%len(lengths)] }
-	for round := range lengths {
-		send, recv := make([][]byte, size), make([][]byte, size)
-		for r := range size {
-			send[r] = content(rank, r, length(round, rank, r))
-			recv[r] = make([]byte, length(round, r, rank))
-		}
-		recv[rank] = []byte("mine")
-		if err := w.Exchange(send, recv); err != nil {
-			return err
-		}
-		for r := range size {
-			want := content(r, rank, length(round, r, rank))
-			if r == rank {
-				want = []byte("mine")
-			}
-			if !bytes.Equal(recv[r], want) {
-				return fmt.Errorf("round %d: rank %d got other bytes than rank %d sent", round, rank, r)
-			}
-			clear(send[r]) // it may be reused
-		}
+	if err := disttest.Exchange(w, lengths); err != nil {
+		return err
 	}
+	rank, size := w.Rank(), w.Size()
 	// Only rank 0 to the last, from another goroutine.
 	send, recv := make([][]byte, size), make([][]byte, size)
 	if last := size - 1; rank == 0 {

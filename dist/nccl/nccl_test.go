@@ -16,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/carousel-ml/carousel/dist"
+	"github.com/carousel-ml/carousel/dist/disttest"
 	"github.com/carousel-ml/carousel/internal/dl"
 )
 
@@ -82,14 +83,6 @@ func ranks(t *testing.T, n int, f func(control dist.Transport) error) []error {
 	return errs
 }
 
-func content(from, to, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(i*7 + i>>8 + from*50 + to*10)
-	}
-	return b
-}
-
 func TestExchange(t *testing.T) {
 	l, d := standIns(t)
 	lengths := []int{0, 1, 3, 255, 256, 70_001, 1 << 20}
@@ -99,25 +92,8 @@ func TestExchange(t *testing.T) {
 			return err
 		}
 		rank, size := w.Rank(), w.Size()
-		length := func(round, from, to int) int { return lengths[(round+from+2*to)%len(lengths)] }
-		for round := range lengths {
-			send, recv := make([][]byte, size), make([][]byte, size)
-			for r := range size {
-				send[r], recv[r] = content(rank, r, length(round, rank, r)), make([]byte, length(round, r, rank))
-			}
-			recv[rank] = []byte("mine")
-			if err := w.Exchange(send, recv); err != nil {
-				return err
-			}
-			for r := range size {
-				want := content(r, rank, length(round, r, rank))
-				if r == rank {
-					want = []byte("mine")
-				}
-				if !bytes.Equal(recv[r], want) {
-					return fmt.Errorf("round %d: other bytes than rank %d sent", round, r)
-				}
-			}
+		if err := disttest.Exchange(w, lengths); err != nil {
+			return err
 		}
 		v := []float32{1, 2, float32(rank)}
 		if err := dist.NewWorld(w).Sum(v, nil); err != nil || v[0] != 3 || v[1] != 6 || v[2] != 3 {
@@ -187,7 +163,7 @@ func TestWorldOfOneOnAGPU(t *testing.T) {
 		t.Skip(err)
 	}
 	tr := w.(*transport)
-	sent, got := content(1, 2, 100_000), make([]byte, 100_000)
+	sent, got := disttest.Content(1, 2, 100_000), make([]byte, 100_000)
 	if err := tr.thread.Do(func() error {
 		size := align(len(sent))
 		if err := tr.grow(2 * size); err != nil {

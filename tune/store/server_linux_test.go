@@ -169,7 +169,8 @@ func (s *server) run(t *testing.T, statements ...string) {
 
 func TestPostgresErrors(t *testing.T) {
 	s := postgres(t)
-	s.run(t, `CREATE ROLE guarded LOGIN PASSWORD 'right'`, `CREATE ROLE guest LOGIN`,
+	s.run(t, `DROP SCHEMA IF EXISTS theirs CASCADE`, `DROP ROLE IF EXISTS guarded`, `DROP ROLE IF EXISTS guest`, // of an earlier run on the same server
+		`CREATE ROLE guarded LOGIN PASSWORD 'right'`, `CREATE ROLE guest LOGIN`,
 		`CREATE SCHEMA theirs`, `CREATE TABLE theirs.tune_study (x INT)`, `GRANT ALL ON SCHEMA theirs TO guest`, `GRANT SELECT ON theirs.tune_study TO guest`)
 	as := func(user, database, schema string) string {
 		return strings.Replace(s.address(database, schema), "tuner@", user+"@", 1)

@@ -1,6 +1,7 @@
-// Package netns gives the ranks of a benchmark network namespaces of their own, joined by links of a
-// given rate. It needs root, ip and tc, and leaves the machine's own interfaces alone.
-package netns
+// Package rig runs the ranks of a benchmark: in network namespaces of their own, joined by links of a
+// given rate, as programs that answer requests, on a device whose large operations may wait in place of
+// computing. Namespaces need root, ip and tc, and leave the machine's own interfaces alone.
+package rig
 
 import (
 	"context"
