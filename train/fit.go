@@ -594,8 +594,12 @@ func (t *trainer[B]) epochs(ctx context.Context) (Stop, error) {
 				}
 			}
 		}
+		cut := t.Batch < t.batches
 		if err := t.closeEpoch(ctx); err != nil {
 			return "", err
+		}
+		if cut { // by a limit, also in the last epoch
+			return t.limit(), nil
 		}
 	}
 }

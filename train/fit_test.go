@@ -427,6 +427,13 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+	t.Run("steps within the last epoch", func(t *testing.T) {
+		job, o := newJob(40), newOptions()
+		o.Epochs, o.Steps = 2, 7
+		if r := fit(t, job, o); r.Steps != 7 || r.Epochs != 2 || r.Stopped != StopSteps {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("time", func(t *testing.T) {
 		job, o := newJob(40), newOptions()
 		o.Epochs, o.MaxTime = 0, 50*time.Millisecond
@@ -438,11 +445,19 @@ func TestLimits(t *testing.T) {
 	t.Run("schedule by the clock", func(t *testing.T) {
 		job, o := newJob(40), newOptions()
 		o.Epochs, o.MaxTime, o.TimedSchedule = 0, 100*time.Millisecond, 1000
-		most := 0
-		o.Schedule = func(step int) float32 { most = max(most, step); return 1e-3 }
-		fit(t, job, o)
-		if most < 500 || most > 1000 {
-			t.Errorf("the schedule was read up to step %d, want nearly 1000", most)
+		at := func(d time.Duration) int { return int(1000 * float64(d) / float64(o.MaxTime)) }
+		outer, inner := time.Now(), time.Time{} // before and after the run's own clock begins
+		o.OnStart = func(Plan) error { inner = time.Now(); return nil }
+		least, read := 0, 0 // what the clock has passed since the last reading
+		o.Schedule = func(step int) float32 {
+			if most := at(time.Since(outer)); step < least || step > most {
+				t.Errorf("the schedule is read at step %d, want %d to %d", step, least, most)
+			}
+			least, read = at(time.Since(inner)), read+1
+			return 1e-3
+		}
+		if fit(t, job, o); read < 2 {
+			t.Errorf("the schedule was read %d times", read)
 		}
 	})
 	t.Run("asked", func(t *testing.T) {

@@ -116,8 +116,9 @@ type Run struct {
 	// Compress lets gradients travel between ranks as bfloat16, half the bytes; what
 	// rounding loses is added in the next step. The law of World that ranks give the
 	// bits of one process does not hold then: the weights depend on the number of
-	// ranks. Checkpoints do not hold what is still to be added, so a resumed run does
-	// not give the bits of one that was not interrupted either. One rank ignores it.
+	// ranks. Checkpoints do not hold what is still to be added, and that of the first
+	// step of a session is dropped, so a resumed run does not give the bits of one
+	// that was not interrupted either. One rank ignores it.
 	Compress bool
 
 	// Timeline records what this rank does and when; nil: nothing.
