@@ -63,7 +63,7 @@ func Find(getenv func(string) string) (*Place, error) {
 	var p *Place
 	switch {
 	case e.any("CAROUSEL_RANK", "CAROUSEL_RANKS"):
-		p = e.ranks("carousel launch", "CAROUSEL_RANK", "CAROUSEL_RANKS", "CAROUSEL_LOCAL_RANK", "CAROUSEL_LOCAL_RANKS")
+		p = e.ranks(Launch, "CAROUSEL_RANK", "CAROUSEL_RANKS", "CAROUSEL_LOCAL_RANK", "CAROUSEL_LOCAL_RANKS")
 		p.Address = e.text("CAROUSEL_ADDRESS")
 		e.text("CAROUSEL_SECRET")
 	case e.any("TORCHELASTIC_RUN_ID") || e.any("RANK") && e.any("WORLD_SIZE"):
@@ -120,7 +120,10 @@ type Node struct {
 	Secret     []byte // of the job
 }
 
-// Names of launchers.
+// Launch is the Launcher of places that 'carousel launch' gives.
+const Launch = "carousel launch"
+
+// Names of other launchers.
 const (
 	kubeflowTorch = "Kubeflow's torch policy"
 	kubeflowJax   = "Kubeflow's jax policy"
@@ -147,7 +150,7 @@ func FindNode(getenv func(string) string) (*Node, error) {
 func (n *Node) Place(local, processes int) *Place {
 	return &Place{
 		Rank: n.Rank*processes + local, Size: n.Size * processes, LocalRank: local, LocalSize: processes,
-		Address: n.Address, Secret: n.Secret, Launcher: "carousel launch",
+		Address: n.Address, Secret: n.Secret, Launcher: Launch,
 	}
 }
 

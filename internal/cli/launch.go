@@ -156,9 +156,6 @@ type rankProcess struct {
 	stuck  bool // killed because it did not end after another had failed
 }
 
-// launcherName is what dist.Find calls this launcher.
-const launcherName = "carousel launch"
-
 // graceAfterFailure is the time in which ranks end by themselves after one has failed: they
 // notice it by their connections. Those that are not connected yet are then asked to end,
 // and killed after the same time again.

@@ -288,7 +288,7 @@ func TestPlacesOfOtherLaunchers(t *testing.T) {
 		"Kubeflow's torch policy": func(rank string) []string {
 			return []string{"PET_NNODES=2", "PET_NPROC_PER_NODE=1", "PET_NODE_RANK=" + rank, "PET_MASTER_ADDR=" + pet, "PET_MASTER_PORT=" + petPort}
 		},
-		launcherName: func(rank string) []string {
+		dist.Launch: func(rank string) []string {
 			return []string{"PET_NNODES=2", "PET_NPROC_PER_NODE=1", "PET_NODE_RANK=" + rank, "PET_MASTER_ADDR=" + node, "PET_MASTER_PORT=" + nodePort}
 		},
 		"Kubeflow's jax policy": func(rank string) []string {
@@ -302,7 +302,7 @@ func TestPlacesOfOtherLaunchers(t *testing.T) {
 			t.Parallel()
 			out := strings.Trim(strings.ReplaceAll(name, " ", "-"), "'")
 			args := one.on(out)
-			if name == launcherName { // on each of two nodes
+			if name == dist.Launch { // on each of two nodes
 				args = append([]string{"launch", "--"}, args...)
 			}
 			other := one.start(t, env("1"), args)
@@ -356,10 +356,10 @@ func TestThreadsOfARank(t *testing.T) {
 		p                         dist.Place
 		most, bound, online, want int
 	}{
-		{dist.Place{LocalSize: 2, Launcher: launcherName}, 8, 8, 8, 4},
-		{dist.Place{LocalSize: 3, Launcher: launcherName}, 8, 8, 8, 2},
-		{dist.Place{LocalSize: 4, Launcher: launcherName}, 2, 2, 2, 1},
-		{dist.Place{LocalSize: 4, Launcher: launcherName}, 4, 64, 64, 1}, // a container's quota
+		{dist.Place{LocalSize: 2, Launcher: dist.Launch}, 8, 8, 8, 4},
+		{dist.Place{LocalSize: 3, Launcher: dist.Launch}, 8, 8, 8, 2},
+		{dist.Place{LocalSize: 4, Launcher: dist.Launch}, 2, 2, 2, 1},
+		{dist.Place{LocalSize: 4, Launcher: dist.Launch}, 4, 64, 64, 1}, // a container's quota
 		{dist.Place{LocalSize: 1, Launcher: "torchrun"}, 8, 8, 8, 8},
 		{dist.Place{LocalSize: 0, Launcher: "torchrun"}, 8, 8, 8, 8},
 		{dist.Place{LocalSize: 4, Launcher: "Slurm"}, 4, 4, 16, 4},

@@ -436,7 +436,7 @@ func (a *app) cutShort(run *trainRun) error {
 func (a *app) resumeCommand() string {
 	words := []string{"carousel"}
 	if p := a.place; p != nil {
-		if p.Launcher != launcherName || p.LocalSize < p.Size {
+		if p.Launcher != dist.Launch || p.LocalSize < p.Size {
 			return fmt.Sprintf("start all %d ranks again, with --resume", p.Size)
 		}
 		words = append(words, "launch", "-n", strconv.Itoa(p.Size), "--")
