@@ -68,6 +68,18 @@ func (m Memory[T]) View() []T { return m.Host }
 // Zero reports whether m is absent.
 func (m Memory[T]) Zero() bool { return m.N == 0 }
 
+// Error is the panic of a backend whose device failed: out of memory, lost, or with
+// a library that refused. What was computed is not to be trusted, but nothing that the
+// host has is lost.
+type Error struct {
+	Device string // such as "cuda:0 (NVIDIA H200)"
+	Memory bool   // out of memory
+	Text   string // what failed and what can be done
+}
+
+// Error returns one line.
+func (e *Error) Error() string { return e.Device + ": " + e.Text }
+
 // Backend computes. Methods enqueue in order and may return before the work is
 // done. Specs are passed by pointer and not used after the call returns (a backend
 // that runs later copies them). Several goroutines may call methods at the same time

@@ -1,0 +1,60 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"embed"
+	"fmt"
+	"unsafe"
+
+	"github.com/carousel-ml/carousel/internal/dl"
+)
+
+//go:embed kernels/*.cu
+var sources embed.FS
+
+// kernel is a function of a file of kernels, compiled with macros such as "CELL=2 KEEP=1".
+type kernel struct{ file, name, macros string }
+
+// module is a file of kernels compiled with macros.
+type module struct{ file, macros string }
+
+// compiler makes what cuModuleLoadData takes from a source.
+type compiler interface {
+	compile(file, source, macros string, arch int) ([]byte, error)
+}
+
+// source returns a file of kernels with what is before it.
+func source(file string) string {
+	prelude, err := sources.ReadFile("kernels/prelude.cu")
+	if err != nil {
+		panic(err)
+	}
+	text, err := sources.ReadFile("kernels/" + file + ".cu")
+	if err != nil {
+		panic(err)
+	}
+	return string(prelude) + "#line 1 \"" + file + ".cu\"\n" + string(text)
+}
+
+// function returns a kernel, which is compiled when it is needed first. b is entered.
+func (b *Backend) function(k kernel) *function {
+	if fn := b.functions[k]; fn != nil {
+		return fn
+	}
+	m := module{k.file, k.macros}
+	loaded, ok := b.modules[m]
+	if !ok {
+		image, err := b.nvrtc.compile(k.file, source(k.file), k.macros, b.limits.arch)
+		if err != nil {
+			panic(fmt.Sprintf("cuda: %s.cu with %q: %v", k.file, k.macros, err))
+		}
+		b.must("cuModuleLoadData("+k.file+")", dl.Call(b.d.moduleLoadData, uintptr(unsafe.Pointer(&loaded)), uintptr(unsafe.Pointer(&image[0]))))
+		b.modules[m] = loaded
+	}
+	name := append([]byte(k.name), 0)
+	fn := &function{number: uint64(len(b.functions)) + 1}
+	b.must("cuModuleGetFunction("+k.name+")", dl.Call(b.d.moduleGetFunction, uintptr(unsafe.Pointer(&fn.handle)), loaded, uintptr(unsafe.Pointer(&name[0]))))
+	b.functions[k] = fn
+	return fn
+}

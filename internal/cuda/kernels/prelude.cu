@@ -1,0 +1,144 @@
+// What all kernels need. It is put before each file of kernels. For tests, EMULATED is
+// defined, and emulated.h has come before this.
+typedef unsigned char u8;
+typedef signed char s8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+// Threads in a block of every kernel, unless KERNEL_OF says otherwise.
+#define BLOCK 256
+#define WARP 32
+#define ALL 0xffffffffu
+
+#ifndef EMULATED
+#define DEVICE __device__ __forceinline__
+#define KERNEL_OF(threads, name, args) extern "C" __global__ void __launch_bounds__(threads) name(const args a)
+#define KERNEL(name, args) KERNEL_OF(BLOCK, name, args)
+
+// SHARED names the block's dynamic shared memory, of the size given at the launch: the only
+// kind of shared memory that kernels use.
+#define SHARED(type, name)                                  \
+	extern __shared__ __align__(16) unsigned char shared_[]; \
+	type *name = (type *)shared_
+
+// atomic_add_release and load_acquire are what a barrier of the whole grid is made of.
+DEVICE u32 atomic_add_release(u32 *p, u32 v) {
+	u32 old;
+	asm volatile("atom.add.release.gpu.global.u32 %0,[%1],%2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+	return old;
+}
+DEVICE u32 load_acquire(const u32 *p) {
+	u32 v;
+	asm volatile("ld.acquire.gpu.global.u32 %0,[%1];" : "=r"(v) : "l"(p) : "memory");
+	return v;
+}
+// load_l2 reads past the L1 cache, which may hold what another block has overwritten.
+DEVICE float load_l2(const float *p) {
+	float v;
+	asm volatile("ld.relaxed.gpu.global.f32 %0,[%1];" : "=f"(v) : "l"(p) : "memory");
+	return v;
+}
+DEVICE u32 load_l2(const u32 *p) {
+	u32 v;
+	asm volatile("ld.relaxed.gpu.global.u32 %0,[%1];" : "=r"(v) : "l"(p) : "memory");
+	return v;
+}
+DEVICE void pause() {}
+
+// Rounding to 16 bits, to nearest, ties to even.
+DEVICE u16 to_bf16(float f) {
+	u16 r;
+	asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(r) : "f"(f));
+	return r;
+}
+DEVICE u16 to_fp16(float f) {
+	u16 r;
+	asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(f));
+	return r;
+}
+DEVICE float from_fp16(u16 h) {
+	float f;
+	asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+	return f;
+}
+// to_tf32 rounds to the 10 bits of mantissa of tensor cores' float32.
+DEVICE u32 to_tf32(float f) {
+	u32 r;
+	asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(f));
+	return r;
+}
+
+// One product of a warp, d += a·b, on tensor cores; PTX's documentation shows which lane
+// holds which elements. 16 bits: 16x8x16, TF32: 16x8x8.
+DEVICE void mma_bf16(float d[4], const u32 a[4], const u32 b[2]) {
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+				 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma_fp16(float d[4], const u32 a[4], const u32 b[2]) {
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+				 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE void mma_tf32(float d[4], const u32 a[4], const u32 b[2]) {
+	asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+				 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+DEVICE float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
+DEVICE double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
+DEVICE int shuffle_xor(int v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
+DEVICE float shuffle(float v, int lane) { return __shfl_sync(ALL, v, lane); }
+DEVICE int shuffle(int v, int lane) { return __shfl_sync(ALL, v, lane); }
+DEVICE void sync_block() { __syncthreads(); }
+DEVICE void sync_warp() { __syncwarp(); }
+#endif
+
+DEVICE float from_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
+
+// index and stride of a loop over n elements by all threads of a one-dimensional grid.
+#define EACH(i, n) for (s64 i = (s64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (s64)gridDim.x * blockDim.x)
+
+// sync_grid waits until all blocks of a cooperative launch have come here. count is a word of
+// the device's memory that only such barriers change; it need not be cleared between launches.
+DEVICE void sync_grid(u32 *count) {
+	sync_block();
+	if (threadIdx.x == 0) {
+		u32 n = gridDim.x * gridDim.y * gridDim.z, target = (atomic_add_release(count, 1) / n + 1) * n;
+		while ((int)(load_acquire(count) - target) < 0)
+			pause();
+	}
+	sync_block();
+}
+
+// Sums and maxima over a warp: every lane gets the same result, from the same tree.
+template <class T> DEVICE T warp_sum(T v) {
+	for (int o = WARP / 2; o > 0; o /= 2)
+		v += shuffle_xor(v, o);
+	return v;
+}
+template <class T> DEVICE T warp_max(T v) {
+	for (int o = WARP / 2; o > 0; o /= 2) {
+		T w = shuffle_xor(v, o);
+		v = w > v ? w : v;
+	}
+	return v;
+}
+
+// block_sum adds one number of each thread of a one-dimensional block, in one order. tmp is
+// WARP+1 numbers of shared memory, which may be used again after it.
+template <class T> DEVICE T block_sum(T v, T *tmp) {
+	v = warp_sum(v);
+	if (threadIdx.x % WARP == 0)
+		tmp[threadIdx.x / WARP] = v;
+	sync_block();
+	if (threadIdx.x == 0) {
+		T s = 0;
+		for (int i = 0; i < (int)(blockDim.x / WARP); i++)
+			s += tmp[i];
+		tmp[WARP] = s;
+	}
+	sync_block();
+	v = tmp[WARP];
+	sync_block();
+	return v;
+}

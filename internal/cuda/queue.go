@@ -1,0 +1,328 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"fmt"
+	"hash/maphash"
+	"unsafe"
+
+	"github.com/carousel-ml/carousel/internal/dl"
+)
+
+// shape is the size of a launch.
+type shape struct {
+	grid        [3]int // blocks
+	threads     int    // of a block, in one dimension
+	shared      int    // bytes of dynamic shared memory
+	cooperative bool   // all blocks run at once, so that they can wait for each other
+}
+
+// perBlock is BLOCK of prelude.cu.
+const perBlock = 256
+
+// each is the shape of an operation on n elements in a loop of EACH.
+func each(n int) shape {
+	return shape{grid: [3]int{min(max((n+perBlock-1)/perBlock, 1), 4096), 1, 1}, threads: perBlock}
+}
+
+// blocks is a one-dimensional grid.
+func blocks(n, shared int) shape {
+	return shape{grid: [3]int{n, 1, 1}, threads: perBlock, shared: shared}
+}
+
+// function is a kernel of a loaded module.
+type function struct {
+	handle uintptr
+	shared int // the most dynamic shared memory that it was told of
+	number uint64
+}
+
+// op is a queued kernel, or a queued call of a library.
+type op struct {
+	fn      *function
+	shape   shape
+	args    int // where the arguments are in queue.args, of so many words
+	words   int
+	call    func(stream uintptr) int32
+	what    string
+	callKey string
+}
+
+// queue is what was not given to the device yet.
+type queue struct {
+	ops  []op
+	args []uint64
+}
+
+// longest queue, after which it is flushed.
+const longestQueue = 8192
+
+// launch queues a kernel. The layout of A is that of the kernel's struct. b is entered.
+func launch[A any](b *Backend, k kernel, s shape, args *A) {
+	if s.grid[0] == 0 || s.grid[1] == 0 || s.grid[2] == 0 {
+		return
+	}
+	fn := b.function(k)
+	if s.shared > fn.shared {
+		b.allowShared(k, fn, s.shared)
+	}
+	size := int(unsafe.Sizeof(*args))
+	words := (size + 7) / 8
+	at := len(b.queue.args)
+	for range words {
+		b.queue.args = append(b.queue.args, 0)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&b.queue.args[at])), size), unsafe.Slice((*byte)(unsafe.Pointer(args)), size))
+	b.queue.ops = append(b.queue.ops, op{fn: fn, shape: s, args: at, words: words})
+	if len(b.queue.ops) >= longestQueue {
+		b.flush()
+	}
+}
+
+// call queues a call of a library, which enqueues work on the stream that it is given.
+// Calls of one key are the same: the same function, memory and numbers. A call is done
+// on the device's stream before it is captured in a graph, so it may prepare what it
+// needs the first time. b is entered.
+func (b *Backend) call(what, key string, call func(stream uintptr) int32) {
+	b.queue.ops = append(b.queue.ops, op{what: what, callKey: key, call: call})
+}
+
+// allowShared tells the driver how much dynamic shared memory a kernel uses.
+func (b *Backend) allowShared(k kernel, fn *function, bytes int) {
+	if bytes > b.limits.shared {
+		panic(fmt.Sprintf("cuda: kernel %s wants %d bytes of shared memory of %d", k.name, bytes, b.limits.shared))
+	}
+	if bytes > 48<<10 {
+		b.must("cuFuncSetAttribute", dl.Call(b.d.funcSetAttribute, fn.handle, funcMaxShared, uintptr(bytes)))
+	}
+	fn.shared = bytes
+}
+
+// resident returns how many blocks of a kernel can run at once: the largest grid of a
+// cooperative launch. b is entered.
+func (b *Backend) resident(k kernel, threads, shared int) int {
+	fn := b.function(k)
+	if shared > fn.shared {
+		b.allowShared(k, fn, shared)
+	}
+	var n int32
+	b.must("cuOccupancyMaxActiveBlocksPerMultiprocessor", dl.Call(b.d.maxBlocks, uintptr(unsafe.Pointer(&n)), fn.handle, uintptr(threads), uintptr(shared)))
+	return int(n) * b.limits.sms
+}
+
+// flush gives the queue to the device; b is entered.
+func (b *Backend) flush() {
+	q := &b.queue
+	if len(q.ops) == 0 {
+		return
+	}
+	defer func() {
+		clear(q.ops)
+		q.ops, q.args = q.ops[:0], q.args[:0]
+	}()
+	if len(q.ops) >= leastGraph && b.graphs.run(b) {
+		b.counts.Graphs++
+		return
+	}
+	for i := range q.ops {
+		b.do(&q.ops[i])
+	}
+}
+
+// do gives one operation to the device.
+func (b *Backend) do(o *op) {
+	b.counts.Launches++
+	if o.fn == nil {
+		if r := o.call(b.stream); r != 0 {
+			panic(b.libs.failure(b, o.what, r))
+		}
+		return
+	}
+	s := &o.shape
+	params := [1]unsafe.Pointer{unsafe.Pointer(&b.queue.args[o.args])}
+	if s.cooperative {
+		b.must("cuLaunchCooperativeKernel", dl.Call(b.d.launchCooperativeKernel, o.fn.handle, uintptr(s.grid[0]), uintptr(s.grid[1]), uintptr(s.grid[2]),
+			uintptr(s.threads), 1, 1, uintptr(s.shared), b.stream, uintptr(unsafe.Pointer(&params[0]))))
+		return
+	}
+	b.must("cuLaunchKernel", dl.Call(b.d.launchKernel, o.fn.handle, uintptr(s.grid[0]), uintptr(s.grid[1]), uintptr(s.grid[2]),
+		uintptr(s.threads), 1, 1, uintptr(s.shared), b.stream, uintptr(unsafe.Pointer(&params[0])), 0))
+}
+
+// Graphs: a queue that has come before, but for the arguments of its kernels, is launched
+// at once. It is run one by one the first time, since libraries prepare things then, and
+// made a graph the second.
+
+// leastGraph is the shortest queue for which a graph is made.
+const leastGraph = 4
+
+// mostGraphs is how many are kept: a shape of a batch each, and the one used longest ago goes.
+const mostGraphs = 64
+
+type graph struct {
+	key   string
+	used  int
+	exec  uintptr // 0: seen once
+	graph uintptr
+	nodes []uintptr
+	args  []uint64 // those that the kernels have now
+}
+
+type graphs struct {
+	seed  maphash.Seed
+	all   map[uint64]*graph
+	clock int
+	off   bool // for tests
+	key   []byte
+}
+
+// nodeParams is CUDA_KERNEL_NODE_PARAMS_v2.
+type nodeParams struct {
+	fn                                          uintptr
+	gridX, gridY, gridZ, blockX, blockY, blockZ uint32
+	shared                                      uint32
+	_                                           uint32
+	params, extra                               uintptr
+	kernel, context                             uintptr
+}
+
+// launchAttribute is CUlaunchAttribute.
+type launchAttribute [8]uint64
+
+// run launches the queue as a graph and reports whether it did.
+func (g *graphs) run(b *Backend) bool {
+	if g.off {
+		return false
+	}
+	if g.all == nil {
+		g.seed, g.all = maphash.MakeSeed(), map[uint64]*graph{}
+	}
+	q := &b.queue
+	g.key = g.key[:0]
+	for i := range q.ops {
+		g.key = q.ops[i].appendKey(g.key)
+	}
+	id := maphash.Bytes(g.seed, g.key)
+	g.clock++
+	e := g.all[id]
+	if e == nil || e.key != string(g.key) {
+		if e != nil {
+			b.drop(e)
+		} else if len(g.all) >= mostGraphs {
+			g.forget(b)
+		}
+		g.all[id] = &graph{key: string(g.key), used: g.clock}
+		return false
+	}
+	e.used = g.clock
+	if e.exec == 0 {
+		b.record(e)
+	}
+	b.patch(e)
+	b.must("cuGraphLaunch", dl.Call(b.d.graphLaunch, e.exec, b.stream))
+	return true
+}
+
+// forget drops the graph that was used longest ago.
+func (g *graphs) forget(b *Backend) {
+	var oldest uint64
+	for id, e := range g.all {
+		if old := g.all[oldest]; old == nil || e.used < old.used {
+			oldest = id
+		}
+	}
+	b.drop(g.all[oldest])
+	delete(g.all, oldest)
+}
+
+func (b *Backend) drop(e *graph) {
+	if e.exec != 0 {
+		dl.Call(b.d.graphExecDestroy, e.exec) // when it has run
+		dl.Call(b.d.graphDestroy, e.graph)
+	}
+}
+
+// appendKey appends what a graph cannot change about an operation.
+func (o *op) appendKey(k []byte) []byte {
+	if o.fn == nil {
+		k = append(k, 1, byte(len(o.callKey)), byte(len(o.callKey)>>8))
+		return append(k, o.callKey...)
+	}
+	s := &o.shape
+	k = append(k, 0)
+	for _, v := range [...]uint64{o.fn.number, uint64(s.grid[0]), uint64(s.grid[1]), uint64(s.grid[2]), uint64(s.threads), uint64(s.shared)} {
+		k = append(k, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
+	}
+	return k
+}
+
+// record makes a graph of the queue, a chain.
+func (b *Backend) record(e *graph) {
+	q := &b.queue
+	b.must("cuGraphCreate", dl.Call(b.d.graphCreate, uintptr(unsafe.Pointer(&e.graph)), 0))
+	e.nodes = make([]uintptr, len(q.ops))
+	for i := range q.ops {
+		o := &q.ops[i]
+		before, n := uintptr(0), uintptr(0)
+		if i > 0 {
+			before, n = uintptr(unsafe.Pointer(&e.nodes[i-1])), 1
+		}
+		if o.fn == nil {
+			b.recordCall(e, i, o, before, n)
+			continue
+		}
+		params := [1]unsafe.Pointer{unsafe.Pointer(&q.args[o.args])}
+		p := o.params(&params)
+		b.must("cuGraphAddKernelNode", dl.Call(b.d.graphAddKernelNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, uintptr(unsafe.Pointer(p))))
+		if o.shape.cooperative {
+			one := launchAttribute{1}
+			b.must("cuGraphKernelNodeSetAttribute", dl.Call(b.d.graphKernelNodeSetAttribute, e.nodes[i], nodeCooperative, uintptr(unsafe.Pointer(&one))))
+		}
+	}
+	b.must("cuGraphInstantiate", dl.Call(b.d.graphInstantiate, uintptr(unsafe.Pointer(&e.exec)), e.graph, 0))
+	e.args = append(e.args[:0], q.args...)
+}
+
+// recordCall captures a library's call as a node.
+func (b *Backend) recordCall(e *graph, i int, o *op, before, n uintptr) {
+	var child uintptr
+	b.must("cuStreamBeginCapture", dl.Call(b.d.streamBeginCapture, b.capture, captureThread))
+	r := o.call(b.capture)
+	b.must("cuStreamEndCapture", dl.Call(b.d.streamEndCapture, b.capture, uintptr(unsafe.Pointer(&child))))
+	if r != 0 {
+		panic(b.libs.failure(b, o.what, r))
+	}
+	b.must("cuGraphAddChildGraphNode", dl.Call(b.d.graphAddChildGraphNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, child))
+	b.must("cuGraphDestroy", dl.Call(b.d.graphDestroy, child))
+}
+
+func (o *op) params(params *[1]unsafe.Pointer) *nodeParams {
+	s := &o.shape
+	return &nodeParams{fn: o.fn.handle, gridX: uint32(s.grid[0]), gridY: uint32(s.grid[1]), gridZ: uint32(s.grid[2]),
+		blockX: uint32(s.threads), blockY: 1, blockZ: 1, shared: uint32(s.shared), params: uintptr(unsafe.Pointer(params))}
+}
+
+// patch sets the arguments that differ from those of the last launch.
+func (b *Backend) patch(e *graph) {
+	q := &b.queue
+	for i := range q.ops {
+		o := &q.ops[i]
+		if o.fn == nil || equal(e.args[o.args:o.args+o.words], q.args[o.args:o.args+o.words]) {
+			continue
+		}
+		params := [1]unsafe.Pointer{unsafe.Pointer(&q.args[o.args])}
+		p := o.params(&params)
+		b.must("cuGraphExecKernelNodeSetParams", dl.Call(b.d.graphExecKernelNodeSetParams, e.exec, e.nodes[i], uintptr(unsafe.Pointer(p))))
+	}
+	copy(e.args, q.args)
+}
+
+func equal(x, y []uint64) bool {
+	for i := range x {
+		if x[i] != y[i] {
+			return false
+		}
+	}
+	return true
+}
