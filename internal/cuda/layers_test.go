@@ -1,0 +1,13 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device/devicetest"
+)
+
+func TestLayers(t *testing.T) {
+	devicetest.Run(t, emulated(t, Options{}), "Norm", "Softmax", "Embed", "Pool", "WindowPool", "Additive")
+}
