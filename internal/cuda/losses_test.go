@@ -1,0 +1,13 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device/devicetest"
+)
+
+func TestLosses(t *testing.T) {
+	devicetest.Run(t, emulated(t, Options{}), "Loss", "CrossEntropy")
+}
