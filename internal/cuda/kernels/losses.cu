@@ -127,7 +127,7 @@ KERNEL(loss_items, loss_args) {
 	SHARED(double, tmp);
 	double total = total_weight(a, tmp), inv = 1 / total, sum = 0;
 	EACH(n, a.n) {
-		double w = item_weight(a, n), g = w * inv, l = 0, d[3];
+		double w = item_weight(a, n), g = w * inv, l = 0, d[3] = {};
 		const float *p = a.pred + n * a.v;
 		float *to = a.d ? a.d + n * a.v : 0;
 		if (w == 0 || total == 0) {
@@ -168,9 +168,12 @@ KERNEL(loss_items, loss_args) {
 			break;
 		}
 		sum += w * l;
-		if (to && a.kind != QUANTILE)
-			for (int j = 0; j < a.v; j++)
-				to[j] = d[j] * g;
+		if (to && a.kind != QUANTILE) {
+#pragma unroll
+			for (int j = 0; j < 3; j++)
+				if (j < a.v)
+					to[j] = d[j] * g;
+		}
 	}
 	sum = block_sum(sum, tmp);
 	if (threadIdx.x == 0)
