@@ -182,3 +182,21 @@ template <class T> DEVICE T team_max(const team &t, T v, T *tmp) { return t.size
 
 // length is the length of row i of at most n; lens may be absent.
 DEVICE int length(const int *lens, s64 i, int n) { return lens && lens[i] < n ? lens[i] : n; }
+
+// Random numbers: SplitMix64 with a counter, as package cpu's Dropout and draw have it, to the bit.
+#define GOLDEN 0x9E3779B97F4A7C15ull
+
+DEVICE u64 mix(u64 z) {
+	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
+	z = (z ^ z >> 27) * 0x94D049BB133111EBull;
+	return z ^ z >> 31;
+}
+
+// masked is whether element i of the numbers after a state is dropped: threshold is p·2^32, rounded.
+DEVICE bool masked(u64 state, s64 i, u64 threshold) {
+	u64 z = mix(state + (u64)(i / 2 + 1) * GOLDEN);
+	return (i % 2 ? z >> 32 : z & 0xffffffffull) < threshold;
+}
+
+// mask_state is the state of row b at time t of a scan: key is of its seed, step, node and stream.
+DEVICE u64 mask_state(u64 key, int b, int t) { return mix(key + ((u64)b << 32 | (u32)t) * GOLDEN); }
