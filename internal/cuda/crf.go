@@ -51,7 +51,9 @@ func (b *Backend) CRF(s *device.CRFSpec) {
 	launch(b, crfRows, shape{grid: [3]int{s.B, 1, 1}, threads: threadsFor(k), shared: shared}, &a)
 	sums := 1
 	if grad {
-		launch(b, crfPairs, shape{grid: [3]int{s.B, (k*k + perBlock - 1) / perBlock, 1}, threads: perBlock}, &a)
+		if !s.DTrans.Zero() {
+			launch(b, crfPairs, shape{grid: [3]int{s.B, (k*k + perBlock - 1) / perBlock, 1}, threads: perBlock}, &a)
+		}
 		sums = min((k+2)*k/perBlock+1, 1024)
 	}
 	launch(b, crfGather, blocks(sums, reduction), &a)

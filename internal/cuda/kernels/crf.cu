@@ -33,12 +33,12 @@ struct crf_args {
 DEVICE int crf_steps(const crf_args &a, int b) { return a.lens ? a.lens[b] : a.T; }
 
 // crf_total is the number of steps of all rows, at least 1; tmp is as for block_sum.
-DEVICE s64 crf_total(const crf_args &a, s64 *tmp) {
-	s64 n = 0;
+DEVICE double crf_total(const crf_args &a, double *tmp) {
+	double n = 0;
 	for (int b = threadIdx.x; b < a.B; b += blockDim.x)
 		n += crf_steps(a, b);
 	n = block_sum(n, tmp);
-	return n > 1 ? n : 1;
+	return fmax(n, 1.0);
 }
 
 // vector_max and vector_sum are computed by each warp for itself, all alike, of a vector in
@@ -87,11 +87,11 @@ DEVICE float crf_product(const float *x, const float *w, int K, int j) {
 	return (s0 + s1) + (s2 + s3);
 }
 
-// crf_stage returns the weights where they are read fastest.
+// crf_stage returns the weights where they are read fastest. All threads have done with what
+// was in shared before.
 DEVICE const float *crf_stage(const crf_args &a, float *shared, const float *weight) {
 	if (!a.staged)
 		return weight;
-	sync_block();
 	for (int i = threadIdx.x; i < a.K * a.K; i += blockDim.x)
 		shared[i] = weight[i];
 	sync_block();
@@ -105,7 +105,7 @@ KERNEL_OF(1024, crf_rows, crf_args) {
 	double *tmp = room; // for block_sum
 	float *raw = (float *)(tmp + WARP + 1), *alpha = raw + a.K, *prob = alpha + a.K, *weights = prob + a.K;
 	int b = blockIdx.x, tid = threadIdx.x, threads = blockDim.x, K = a.K, n = crf_steps(a, b);
-	float inv = 1 / (float)crf_total(a, (s64 *)tmp);
+	float inv = 1 / (float)crf_total(a, tmp);
 	s64 first = (s64)b * a.T * K; // of the row, in [B,T,K]
 	float *shared = a.grad ? a.shared + (s64)b * (K + 2) * K : 0;
 	if (a.dscores)
@@ -203,17 +203,17 @@ KERNEL_OF(1024, crf_rows, crf_args) {
 
 	// From the last step to the first: gamma, the probabilities of the tags, and from those the
 	// ratios by which pairs are weighed.
-	w = crf_stage(a, weights, a.weight_t); // waits, so alpha and prob are free
 	float *gamma = raw, *ratio = alpha, *rare = prob;
 	for (int j = tid; j < K; j += threads)
-		gamma[j] = expf(raw[j] - top);
+		gamma[j] = alpha[j];
+	w = crf_stage(a, weights, a.weight_t);
+	sync_block();
 	for (int t = n - 1;; t--) {
 		s64 at = first + (s64)t * K;
 		float inverse = 1 / sum; // so that rounding errors do not add up over long rows
 		int tag = tags[t];
 		float dot_own = tid < K ? a.dot[at + tid] : 0;
 		float prob_own = tid < K && t > 0 ? a.prob[at - K + tid] : 0, alpha_own = tid < K && t > 0 ? a.alpha[at - K + tid] : 0;
-		sync_block(); // all have the sum
 		for (int j = tid; j < K; j += threads) {
 			float p = gamma[j] * inverse, g = p - (j == tag ? 1 : 0);
 			if (a.dscores)
@@ -278,7 +278,7 @@ KERNEL(crf_pairs, crf_args) {
 KERNEL(crf_gather, crf_args) {
 	SHARED(double, tmp);
 	int K = a.K;
-	s64 total = crf_total(a, (s64 *)tmp);
+	double total = crf_total(a, tmp);
 	if (blockIdx.x == 0) {
 		double sum = 0;
 		for (int b = threadIdx.x; b < a.B; b += blockDim.x)
