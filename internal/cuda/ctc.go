@@ -2,7 +2,11 @@
 
 package cuda
 
-import "github.com/carousel-ml/carousel/internal/device"
+import (
+	"fmt"
+
+	"github.com/carousel-ml/carousel/internal/device"
+)
 
 type ctcArgs struct {
 	logits, value, grad              uintptr
@@ -28,6 +32,10 @@ func (b *Backend) CTC(s *device.CTCSpec) {
 	states, directions := 2*s.L+1, 1
 	a := ctcArgs{logits: s.Logits.Addr, value: s.Value.Addr, grad: s.DLogits.Addr, lens: s.Lens.Addr, labels: s.Labels.Addr, labelLens: s.LabelLens.Addr,
 		rows: int32(s.B), steps: int32(s.T), classes: int32(s.V), mostLabels: int32(s.L), blank: s.Blank, perLabel: flag(s.PerLabel)}
+	shared := max(2*8*(states+2), reduction)
+	if shared > b.limits.shared {
+		panic(&device.Error{Device: b.title(), Text: fmt.Sprintf("CTC takes at most %d labels a row, and the longest has room for %d labels: use shorter rows, or the CPU", (b.limits.shared/16-3)/2, s.L)})
+	}
 	var w layout
 	w.add(&a.norm, 8*s.B*s.T)
 	w.add(&a.total, 8*s.B)
@@ -41,7 +49,7 @@ func (b *Backend) CTC(s *device.CTCSpec) {
 	}
 	w.place(b)
 	launch(b, ctcNorm, warps(s.B*s.T), &a)
-	launch(b, ctcPaths, shape{grid: [3]int{s.B, directions, 1}, threads: threadsFor(states), shared: max(2*8*(states+2), reduction)}, &a)
+	launch(b, ctcPaths, shape{grid: [3]int{s.B, directions, 1}, threads: threadsFor(states), shared: shared}, &a)
 	launch(b, ctcValue, blocks(1, reduction), &a)
 	if !s.DLogits.Zero() {
 		launch(b, ctcGrad, warps(s.B*s.T), &a)
