@@ -962,7 +962,7 @@ EXPORT int cuCtxSetCurrent(void *context) {
 	if (context && context != &settings)
 		return invalid_context;
 	has_context = context;
-	return ok;
+	return lost;
 }
 
 EXPORT int cuDeviceGetDefaultMemPool(void **pool, int) {
