@@ -138,12 +138,26 @@ func (c *conv) forward(acc bool) {
 		if c.Groups == 1 {
 			p.Bias, p.Cache, p.Version = c.Bias, c.Cache, c.Version
 		}
-		c.b.gemm(&p)
+		c.multiply(p)
 		if c.Kind == device.INT8 {
 			launch(c.b, convResidual, warps(n*c.Groups), &c.args)
 			p.Bias, p.Acc = device.Buffer{}, true
-			c.b.gemm(&p)
+			c.multiply(p)
 		}
+	}
+}
+
+// multiply queues a product for each group: a batch, or, since products of 8 bits have one matrix
+// of weights, one by one.
+func (c *conv) multiply(p device.GemmSpec) {
+	groups := 1
+	if p.Kind == device.INT8 {
+		groups, p.Batch = p.Batch, 1
+	}
+	a, b, o := p.A, p.B, p.C
+	for g := range groups {
+		p.A, p.B, p.C = a.Slice(g*p.StrideA, a.N), b.Slice(g*p.StrideB, b.N), o.Slice(g*p.StrideC, o.N)
+		c.b.gemm(&p)
 	}
 }
 

@@ -100,3 +100,67 @@ func TestConvLarge(t *testing.T) {
 		})
 	}
 }
+
+// Convolutions of 16 and of 8 bits. Those of 8 have the bits of the CPU.
+func TestConvKinds(t *testing.T) {
+	defer func(n int) { patchFloats = n }(patchFloats)
+	patchFloats = 3000
+	if !rounds(convolver(t)) {
+		t.Skip("products do not round their operands yet")
+	}
+	for kind := device.BF16; kind < device.NumKinds; kind++ {
+		for _, c := range []device.ConvSpec{
+			{B: 1, I: 1, O: 258, Groups: 1, H: device.Window{In: 640, Out: 4, Kernel: 256, Stride: 128, Dilation: 1}, W: device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+			{B: 3, I: 33, O: 40, Groups: 1, H: device.Window{In: 9, Out: 5, Kernel: 3, Stride: 2, Dilation: 1, Before: 1}, W: device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+			{B: 2, I: 6, O: 10, Groups: 2, H: device.Window{In: 12, Out: 12, Kernel: 3, Stride: 1, Dilation: 2, Before: 2}, W: device.Window{In: 20, Out: 9, Kernel: 4, Stride: 2, Dilation: 1}},
+			{B: 2, I: 6, O: 10, Groups: 2, H: device.Window{In: 3, Out: 3, Kernel: 1, Stride: 1, Dilation: 1}, W: device.Window{In: 4, Out: 4, Kernel: 1, Stride: 1, Dilation: 1}},
+			{B: 5, I: 1, O: 1, Groups: 1, H: device.Window{In: 7, Out: 7, Kernel: 1, Stride: 1, Dilation: 1}, W: device.Window{In: 1, Out: 1, Kernel: 1, Stride: 1, Dilation: 1}},
+		} {
+			c.Kind = kind
+			got, want := convCase{ConvSpec: c}.run(convolver(t)), convCase{ConvSpec: c}.run(cpu.New(simd.Best()))
+			tol := 1e-5
+			if kind == device.INT8 {
+				tol = 0
+			}
+			near(t, device.Kinds[kind], got[0], want[0], tol)
+		}
+	}
+}
+
+// rounds reports whether products of 16 bits round their operands.
+func rounds(b *Backend) bool {
+	c := b.Alloc(1)
+	b.Gemm(&device.GemmSpec{M: 1, N: 1, K: 1, A: put(b, []float32{1 + 0x1p-20}), B: put(b, []float32{1}), C: c, Kind: device.BF16})
+	return get(b, c)[0] == 1
+}
+
+// What rounding left of patches, to the bit: of zeros, faint numbers, infinities and NaN too.
+func TestConvResidual(t *testing.T) {
+	const rows, depth = 9, 70
+	x := normal(rand.New(rand.NewPCG(5, 6)), rows*depth, 3)
+	clear(x[:depth])
+	for i := range depth {
+		x[depth+i] *= 0x1p-120
+		x[2*depth+i] *= 1e30
+	}
+	x[3*depth+2], x[4*depth+69], x[5*depth] = float32(math.Inf(-1)), float32(math.NaN()), -500
+	b := emulated(t, Options{})
+	on := put(b, x)
+	b.enter()
+	launch(b, convResidual, warps(rows), &convArgs{patch: on.Addr, places: 3, in: 3 * depth, groups: 3, h: convWindow{kernel: 1}, w: convWindow{kernel: 1}})
+	b.leave()
+	got := get(b, on)
+	for _, kind := range simd.Best().Weights {
+		if kind.Products == nil {
+			continue
+		}
+		rounded, scale, want := make([]int8, rows*simd.ByteDepth(depth)), make([]float32, rows), make([]float32, len(x))
+		kind.Products.Rows(rounded, scale, x, rows, depth, depth, 1)
+		kind.Products.Residual(want, rounded, scale, x, rows, depth, depth)
+		for i, w := range want {
+			if math.Float32bits(got[i]) != math.Float32bits(w) && (got[i] == got[i] || w == w) {
+				t.Errorf("element %d of row %d is %g, want %g", i%depth, i/depth, got[i], w)
+			}
+		}
+	}
+}
