@@ -13,6 +13,8 @@ typedef long long s64;
 #define ALL 0xffffffffu
 
 #ifndef EMULATED
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
 #define DEVICE __device__ __forceinline__
 #define KERNEL_OF(threads, name, args) extern "C" __global__ void __launch_bounds__(threads) name(const args a)
 #define KERNEL(name, args) KERNEL_OF(BLOCK, name, args)
