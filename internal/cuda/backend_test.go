@@ -38,7 +38,9 @@ type scaler struct {
 	k kernel
 }
 
-func newScaler(t *testing.T, b *Backend) scaler { return scaler{b, b.testKernel(t, "scale_add", scaleAdd)} }
+func newScaler(t *testing.T, b *Backend) scaler {
+	return scaler{b, b.testKernel(t, "scale_add", scaleAdd)}
+}
 
 func (s scaler) do(y, x device.Buffer, by float32) {
 	s.enter()
@@ -58,7 +60,7 @@ func (s scaler) asLibrary(y, x device.Buffer, by float32) {
 	})
 }
 
-func get(b *Backend, m device.Buffer) []float32 {
+func get(b device.Backend, m device.Buffer) []float32 {
 	v := make([]float32, m.N)
 	b.Download(v, m)
 	return v

@@ -64,10 +64,3 @@ func warps(n int) shape { return blocks((n+perBlock/32-1)/(perBlock/32), 0) }
 
 // threadsFor is the number of threads of a block for n elements, whole warps and at most 1024.
 func threadsFor(n int) int { return min(max((n+31)/32, 1), 32) * 32 }
-
-func flag(v bool) int32 {
-	if v {
-		return 1
-	}
-	return 0
-}

@@ -65,12 +65,6 @@ func putInts(b device.Backend, v []int32) device.Ints {
 	return on
 }
 
-func get(b device.Backend, from device.Buffer) []float32 {
-	v := make([]float32, from.N)
-	b.Download(v, from)
-	return v
-}
-
 // near compares with a tolerance relative to 1 + |want|.
 func near(t *testing.T, what string, got, want []float32, tol float64) {
 	t.Helper()

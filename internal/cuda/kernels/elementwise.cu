@@ -151,10 +151,10 @@ struct sum_rows_args {
 KERNEL(sum_rows, sum_rows_args) {
 	EACH(i, a.parts * a.cols) {
 		s64 k = i / a.cols, j = i % a.cols, end = (k + 1) * a.block;
-		float sum = 0;
+		double sum = 0;
 		for (s64 r = k * a.block; r < end && r < a.rows; r++)
 			sum += a.src[r * a.ld + j];
-		a.part[i] = sum;
+		a.part[i] = (float)sum;
 	}
 }
 
