@@ -184,7 +184,7 @@ The result of a training is one directory, which holds all that later commands n
 	root.AddCommand(
 		a.demoCommand(), a.trainCommand(), a.launchCommand(), a.findRateCommand(), a.findBatchCommand(), a.tuneCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
 		a.backtestCommand(), a.detectAnomaliesCommand(), a.generateCommand(), a.scoreCommand(), a.runCommand(), a.serveCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
-		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
+		a.explainCommand(), a.benchCommand(), a.doctorCommand(), a.versionCommand(), docsCommand(),
 		a.transcribeCommand(), a.detectSpeechCommand(), a.detectWordsCommand(), a.denoiseCommand(), a.segmentCommand(), a.g2pCommand(),
 		a.loadtestCommand(),
 	)

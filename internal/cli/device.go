@@ -66,12 +66,15 @@ func checkDevice(text string) error {
 	return err
 }
 
+// wanted is the name of the device that a command computes on.
+func (d *deviceFlags) wanted() string { return cmp.Or(d.name, os.Getenv(deviceVariable), "cpu") }
+
 // check finds names that are no device, before anything is read.
 func (d *deviceFlags) check() error {
 	if _, err := parseDevice(cmp.Or(d.name, "cpu")); err != nil {
 		return wrongFlag("device", "--device: %v", err)
 	}
-	if _, err := parseDevice(cmp.Or(os.Getenv(deviceVariable), "cpu")); err != nil && d.name == "" {
+	if _, err := parseDevice(d.wanted()); err != nil {
 		return misusef("%s: %v", deviceVariable, err)
 	}
 	return nil
@@ -89,7 +92,7 @@ func (a *app) openDevice(name string) (*tensor.Device, error) {
 	if d.opened != nil {
 		return d.opened, nil
 	}
-	name = cmp.Or(name, os.Getenv(deviceVariable), "cpu")
+	name = cmp.Or(name, a.computes.wanted())
 	n, err := parseDevice(name)
 	if err != nil {
 		return nil, misusef("%v", err)
