@@ -159,7 +159,10 @@ func (b *Backend) RunsAhead() bool { return true }
 func (b *Backend) enter() {
 	b.mu.Lock()
 	runtime.LockOSThread()
-	b.must("cuCtxSetCurrent", dl.Call(b.d.ctxSetCurrent, b.context))
+	if r := dl.Call(b.d.ctxSetCurrent, b.context); r != 0 { // perhaps an error of earlier work
+		b.leave()
+		b.must("cuCtxSetCurrent", r)
+	}
 }
 
 func (b *Backend) leave() {
@@ -188,9 +191,8 @@ func alloc[T float32 | int32](b *Backend, n int) (m device.Memory[T]) {
 	return device.Memory[T]{Addr: b.allocate(4 * n), N: n}
 }
 
-// allocate returns zeroed memory; b is entered.
+// allocate returns zeroed memory, of whole words; b is entered.
 func (b *Backend) allocate(bytes int) (addr uintptr) {
-	bytes = (bytes + 255) &^ 255
 	r := dl.Call(b.d.memAllocAsync, uintptr(unsafe.Pointer(&addr)), uintptr(bytes), b.stream)
 	if r == outOfMemory {
 		var free, total uint64
@@ -228,7 +230,8 @@ func (b *Backend) work(bytes int) uintptr {
 		if b.scratch.addr != 0 {
 			b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, b.scratch.addr, b.stream))
 		}
-		b.scratch = block{b.allocate(bytes + bytes/4), bytes + bytes/4}
+		bytes = (bytes + bytes/4 + 3) &^ 3
+		b.scratch = block{b.allocate(bytes), bytes}
 	}
 	return b.scratch.addr
 }
@@ -254,6 +257,7 @@ func upload[T float32 | int32](b *Backend, dst device.Memory[T], src []T) {
 	b.flush()
 	b.must("cuMemcpyHtoDAsync", dl.Call(b.d.memcpyHtoDAsync, dst.Addr, uintptr(unsafe.Pointer(&src[0])), uintptr(4*len(src)), b.stream))
 	b.wait()
+	runtime.KeepAlive(src)
 }
 
 // Download waits for src and copies it.
@@ -272,6 +276,7 @@ func download[T float32 | int32](b *Backend, dst []T, src device.Memory[T]) {
 	b.counts.Downloads++
 	b.must("cuMemcpyDtoHAsync", dl.Call(b.d.memcpyDtoHAsync, uintptr(unsafe.Pointer(&dst[0])), src.Addr, uintptr(4*len(dst)), b.stream))
 	b.wait()
+	runtime.KeepAlive(dst)
 }
 
 // Sync waits for all work.

@@ -183,7 +183,8 @@ type nodeParams struct {
 	gridX, gridY, gridZ, blockX, blockY, blockZ uint32
 	shared                                      uint32
 	_                                           uint32
-	params, extra                               uintptr
+	params                                      unsafe.Pointer // so that it is not on a stack, which may move before the call
+	extra                                       uintptr
 	kernel, context                             uintptr
 }
 
@@ -300,7 +301,7 @@ func (b *Backend) recordCall(e *graph, i int, o *op, before, n uintptr) {
 func (o *op) params(params *[1]unsafe.Pointer) *nodeParams {
 	s := &o.shape
 	return &nodeParams{fn: o.fn.handle, gridX: uint32(s.grid[0]), gridY: uint32(s.grid[1]), gridZ: uint32(s.grid[2]),
-		blockX: uint32(s.threads), blockY: 1, blockZ: 1, shared: uint32(s.shared), params: uintptr(unsafe.Pointer(params))}
+		blockX: uint32(s.threads), blockY: 1, blockZ: 1, shared: uint32(s.shared), params: unsafe.Pointer(params)}
 }
 
 // patch sets the arguments that differ from those of the last launch.

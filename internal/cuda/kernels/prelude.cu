@@ -99,12 +99,15 @@ DEVICE float from_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
 #define EACH(i, n) for (s64 i = (s64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (s64)gridDim.x * blockDim.x)
 
 // sync_grid waits until all blocks of a cooperative launch have come here. count is a word of
-// the device's memory that only such barriers change; it need not be cleared between launches.
+// the device's memory that only such barriers change; it need not be cleared between launches,
+// whose grids may differ: each barrier adds 2^31 in all, so its end is that the highest bit
+// has changed, and the others are 0 again.
 DEVICE void sync_grid(u32 *count) {
 	sync_block();
 	if (threadIdx.x == 0) {
-		u32 n = gridDim.x * gridDim.y * gridDim.z, target = (atomic_add_release(count, 1) / n + 1) * n;
-		while ((int)(load_acquire(count) - target) < 0)
+		bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
+		u32 n = gridDim.x * gridDim.y * gridDim.z, before = atomic_add_release(count, first ? 0x80000000u - (n - 1) : 1);
+		while (((load_acquire(count) ^ before) & 0x80000000u) == 0)
 			pause();
 	}
 	sync_block();

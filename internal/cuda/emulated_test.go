@@ -1,0 +1,74 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/carousel-ml/carousel/internal/cuda/cudatest"
+	"github.com/carousel-ml/carousel/internal/dl"
+)
+
+// emulated returns a backend on a device that the CPU plays, of its own for each call.
+func emulated(t testing.TB, o Options) *Backend {
+	t.Helper()
+	b, err := openEmulated(t, o, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		b.Sync()
+		if err := cudatest.Check(b.d.lib); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// openEmulated is open with a device of other properties than usual.
+func openEmulated(t testing.TB, o Options, settings string) (*Backend, error) {
+	t.Helper()
+	lib, err := dl.Open(cudatest.Driver(t), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := bindDriver(lib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cudatest.Set(lib, settings)
+	if err := d.check("cuInit", dl.Call(d.init, 0)); err != nil {
+		return nil, err
+	}
+	return open(d, emulatedCompiler{}, libraries{}, 0, o)
+}
+
+type emulatedCompiler struct{}
+
+func (emulatedCompiler) compile(file, source, macros string, _ int) ([]byte, error) {
+	return cudatest.Compile(file, source, macros)
+}
+
+// testKernel is a kernel of a source that only a test has.
+func (b *Backend) testKernel(t *testing.T, name, text string) kernel {
+	t.Helper()
+	b.enter()
+	defer b.leave()
+	prelude, err := sources.ReadFile("kernels/prelude.cu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := b.nvrtc.compile("test", string(prelude)+"#line 1 \"test.cu\"\n"+text, "", b.limits.arch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var loaded uintptr
+	b.must("cuModuleLoadData", dl.Call(b.d.moduleLoadData, uintptr(unsafe.Pointer(&loaded)), uintptr(unsafe.Pointer(&image[0]))))
+	k := kernel{file: "test " + name, name: name}
+	b.modules[module{k.file, ""}] = loaded
+	return k
+}
