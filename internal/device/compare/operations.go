@@ -222,7 +222,7 @@ func (r *run) pool(gradients bool) {
 	for kind := device.PoolLast; kind <= device.PoolMax; kind++ {
 		s := &device.PoolSpec{Kind: kind, B: b, T: t, F: f, X: r.normal(b * t * f), Y: r.constant(b*f, 0), Lens: r.ints(8, 3, 0)}
 		if kind == device.PoolMax {
-			s.Arg = r.below(b*f, 0, 1)
+			s.Arg = r.intResult(b * f)
 		}
 		r.Pool(s)
 		if !gradients {
@@ -260,7 +260,7 @@ func (r *run) windows(gradients bool) {
 	for _, mean := range []bool{false, true} {
 		s := &device.WindowPoolSpec{B: b, C: c, H: stepped, W: whole, Lens: r.ints(9, 4), Mean: mean, X: r.normal(b * pixels * c), Y: r.constant(b*places*c, 0)}
 		if !mean {
-			s.Arg = r.below(s.Y.N, 0, 1)
+			s.Arg = r.intResult(s.Y.N)
 		}
 		r.WindowPool(s)
 		if !gradients {
