@@ -38,7 +38,9 @@ type scaler struct {
 	k kernel
 }
 
-func newScaler(t *testing.T, b *Backend) scaler { return scaler{b, b.testKernel(t, "scale_add", scaleAdd)} }
+func newScaler(t *testing.T, b *Backend) scaler {
+	return scaler{b, b.testKernel(t, "scale_add", scaleAdd)}
+}
 
 func (s scaler) do(y, x device.Buffer, by float32) {
 	s.enter()
