@@ -60,7 +60,7 @@ func (s scaler) asLibrary(y, x device.Buffer, by float32) {
 	})
 }
 
-func get(b *Backend, m device.Buffer) []float32 {
+func get(b device.Backend, m device.Buffer) []float32 {
 	v := make([]float32, m.N)
 	b.Download(v, m)
 	return v
