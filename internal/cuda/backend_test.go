@@ -287,7 +287,7 @@ func deviceError(t *testing.T, f func()) *device.Error {
 }
 
 func TestOutOfMemory(t *testing.T) {
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	cudatest.Set(b.d.lib, "memory=104857600")
 	x := b.Alloc(20 << 20)
 	e := deviceError(t, func() { b.Alloc(10 << 20) })
@@ -305,10 +305,7 @@ func TestOutOfMemory(t *testing.T) {
 // TestLost loses the device amid a queue.
 func TestLost(t *testing.T) {
 	for _, graphs := range []bool{false, true} {
-		b, err := openEmulated(t, Options{}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := mustOpenEmulated(t, Options{})
 		s := newScaler(t, b)
 		x, y := b.Alloc(8), b.Alloc(8)
 		queue := func() {
@@ -343,7 +340,7 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", settings, err, want)
 		}
 	}
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	if _, err := open(b.d, b.nvrtc, libraries{}, 1, Options{}); err == nil || err.Error() != "there is no cuda:1: the driver shows 1 devices, from cuda:0 on" {
 		t.Errorf("device 1: got %v", err)
 	}
@@ -362,7 +359,7 @@ func TestNames(t *testing.T) {
 		if o.Deterministic {
 			want += "/own"
 		}
-		if b := emulated(t, o); b.Name() != want || !b.RunsAhead() {
+		if b := mustOpenEmulated(t, o); b.Name() != want || !b.RunsAhead() {
 			t.Errorf("the name is %q, want %q", b.Name(), want)
 		}
 	}

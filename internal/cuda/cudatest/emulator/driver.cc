@@ -448,7 +448,7 @@ void on_signal(int signal, siginfo_t *info, void *context) {
 			snprintf(text, sizeof text, " accesses memory at %p", info->si_addr);
 			uintptr_t p = (uintptr_t)info->si_addr;
 			auto m = allocations.upper_bound(p);
-			if (m != allocations.begin() && p - (--m)->second.start < (1 << 20))
+			if (m != allocations.begin() && p - (--m)->second.start < m->second.bytes + page)
 				snprintf(text, sizeof text, " accesses byte %zu of an allocation of %zu", (size_t)(p - m->second.start), m->second.bytes);
 		}
 		lost = fault(result, "%s%s", place(now).c_str(), text);
