@@ -64,7 +64,7 @@ const emulator::Driver *emulated_driver;
 	extern "C" {                                                                       \
 	extern const emulator::Kernel name##__kernel;                                      \
 	const emulator::Kernel name##__kernel = {                                          \
-		[](const void *args) { name##__body(*(const args_type *)args); },               \
+		[](const void *arguments_) { name##__body(*(const args_type *)arguments_); },          \
 		sizeof(args_type), count};                                                      \
 	}                                                                                  \
 	static void name##__body(const args_type &a)
