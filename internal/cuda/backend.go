@@ -36,6 +36,7 @@ type Backend struct {
 	modules   map[module]uintptr
 	scratch   block
 	parts     block
+	products  block // of gemm
 	barrier   uintptr // the word that barriers of a whole grid count with
 	counts    Counts
 }

@@ -60,6 +60,17 @@ DEVICE u16 to_fp16(float f) {
 	asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(f));
 	return r;
 }
+// pair_bf16 and pair_fp16 round two numbers; the first is in the low half.
+DEVICE u32 pair_bf16(float low, float high) {
+	u32 r;
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+	return r;
+}
+DEVICE u32 pair_fp16(float low, float high) {
+	u32 r;
+	asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+	return r;
+}
 DEVICE float from_fp16(u16 h) {
 	float f;
 	asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
@@ -86,6 +97,8 @@ DEVICE void mma_tf32(float d[4], const u32 a[4], const u32 b[2]) {
 	asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
 				 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// dot_bytes adds the four products of integers of 8 bits with sign.
+DEVICE int dot_bytes(int x, int y, int sum) { return __dp4a(x, y, sum); }
 DEVICE float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
 DEVICE double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
 DEVICE int shuffle_xor(int v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }

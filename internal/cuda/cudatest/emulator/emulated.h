@@ -124,6 +124,8 @@ DEVICE unsigned short to_fp16(float f) {
 	m -= 112 << 23; // the exponent's offset is 15 and not 127
 	return sign | (m + 0xfff + (m >> 13 & 1)) >> 13;
 }
+DEVICE unsigned pair_bf16(float low, float high) { return to_bf16(low) | (unsigned)to_bf16(high) << 16; }
+DEVICE unsigned pair_fp16(float low, float high) { return to_fp16(low) | (unsigned)to_fp16(high) << 16; }
 DEVICE float from_fp16(unsigned short h) {
 	unsigned sign = (h & 0x8000u) << 16, m = h & 0x7fff;
 	if (m >= 0x7c00)
@@ -211,6 +213,12 @@ DEVICE void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) {
 		}
 		d[e] = sum;
 	}
+}
+
+DEVICE int dot_bytes(int x, int y, int sum) {
+	for (int shift = 0; shift < 32; shift += 8)
+		sum += (signed char)(x >> shift) * (signed char)(y >> shift);
+	return sum;
 }
 
 // CUDA's functions and types that C++ has not.
