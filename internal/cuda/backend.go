@@ -41,7 +41,8 @@ type Backend struct {
 	functions map[kernel]*function
 	modules   map[module]uintptr
 	scratch   block
-	barrier   uintptr // the word that barriers of a whole grid count with
+	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
+	scanPlans map[planKey]*scanPlan
 	counts    Counts
 }
 

@@ -251,4 +251,6 @@ EMULATED_VECTOR(float, float)
 EMULATED_VECTOR(int, int)
 EMULATED_VECTOR(unsigned, uint)
 EMULATED_VECTOR(unsigned short, ushort)
+DEVICE float4 load_l2(const float4 *p) { return *(const float4 *)p; }
+DEVICE void prefetch_l2(const void *) {}
 #endif

@@ -1,0 +1,11 @@
+//go:build dl && linux
+
+package cuda
+
+import (
+	"testing"
+
+	"github.com/carousel-ml/carousel/internal/device/devicetest"
+)
+
+func TestScanForward(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "ScanForward") }
