@@ -13,6 +13,11 @@ enum { F32, BF16, FP16, INT8, TF32 };
 #define PLAIN 0
 #endif
 #define OPTION(x) (PLAIN ? 0 : (x))
+#if PLAIN
+#define DEVICE_OPTION DEVICE
+#else
+#define DEVICE_OPTION DEVICE_CALLED // activations are chosen at run time
+#endif
 #ifndef KIND_R
 #define KIND_R F32
 #endif
@@ -105,7 +110,7 @@ DEVICE u64 mixed(u64 z) {
 	return z ^ z >> 31;
 }
 // drawn returns the factor of element j of a row at a time: 0 or m.keep.
-DEVICE float drawn(const scan_args &a, const mask &m, int row, int t, int j) {
+DEVICE_OPTION float drawn(const scan_args &a, const mask &m, int row, int t, int j) {
 	if (m.expect)
 		return m.keep;
 	const u64 golden = 0x9E3779B97F4A7C15ull;
@@ -118,7 +123,7 @@ DEVICE float drawn(const scan_args &a, const mask &m, int row, int t, int j) {
 
 // Activations, and their slopes as functions of their values.
 DEVICE float sigmoid(float x) { return 1 / (1 + expf(-x)); }
-DEVICE float activate(int act, float x) {
+DEVICE_OPTION float activate(int act, float x) {
 	switch (act) {
 	case SIGMOID: return sigmoid(x);
 	case TANH: return tanhf(x);
@@ -132,7 +137,7 @@ DEVICE float activate(int act, float x) {
 	}
 	return x;
 }
-DEVICE float slope(int act, float y) {
+DEVICE_OPTION float slope(int act, float y) {
 	switch (act) {
 	case SIGMOID: return y * (1 - y);
 	case TANH: return 1 - y * y;
@@ -156,7 +161,7 @@ DEVICE int out_function(const scan_args &a) { return PLAIN ? TANH : a.out_act; }
 DEVICE float activated(const scan_args &a, int act, float x) {
 	return activate(act, OPTION(a.gate_clip > 0) ? clipped(x, a.gate_clip) : x);
 }
-DEVICE float activated_grad(const scan_args &a, int act, float y, float d) {
+DEVICE_OPTION float activated_grad(const scan_args &a, int act, float y, float d) {
 	if (OPTION(a.gate_clip > 0) && (y == activate(act, a.gate_clip) || y == activate(act, -a.gate_clip)))
 		return 0;
 	return d * slope(act, y);
@@ -175,6 +180,28 @@ struct unit {
 	float out;    // the cell's h; backward: its gradient, and then the direct part of that of h
 	float to[3];  // the other states after it, before zoneout; backward: their gradients, then those of c
 };
+
+// load_unit sets x to unit u of a row: its gates before or after the step, and its states before it.
+DEVICE void load_unit(const scan_args &a, int cell, const moment &m, int row, int u, unit &x) {
+	const float *gates = a.gates + (m.first + row) * a.gw + u;
+	const int count = gates_of(cell), states = states_of(cell);
+#pragma unroll
+	for (int g = 0; g < 4; g++)
+		x.g[g] = g < count ? gates[(s64)g * a.h] : 0;
+#pragma unroll
+	for (int k = 0; k < 3; k++)
+		x.c[k] = k < states ? a.cs[(m.before + row) * a.cw + (s64)k * a.h + u] : 0;
+	x.side = 0;
+	x.h = cell == GRU || cell == GRU_BEFORE || cell >= MIN_GRU ? load_l2(a.hs + (m.before + row) * a.o + u) : 0;
+}
+DEVICE void store_gates(const scan_args &a, int cell, const moment &m, int row, int u, const unit &x) {
+	float *gates = a.gates + (m.first + row) * a.gw + u;
+	const int count = gates_of(cell);
+#pragma unroll
+	for (int g = 0; g < 4; g++)
+		if (g < count)
+			gates[(s64)g * a.h] = x.g[g];
+}
 
 // new_cell is c of an LSTM after a step, before zoneout.
 DEVICE float new_cell(const scan_args &a, const unit &x, float f, float g) {

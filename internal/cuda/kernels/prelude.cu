@@ -14,6 +14,7 @@ typedef long long s64;
 
 #ifndef EMULATED
 #define DEVICE __device__ __forceinline__
+#define DEVICE_CALLED __device__ __noinline__ // for large functions that are not worth their copies
 #define KERNEL_OF(threads, name, args) extern "C" __global__ void __launch_bounds__(threads) name(const args a)
 #define KERNEL(name, args) KERNEL_OF(BLOCK, name, args)
 

@@ -1,27 +1,5 @@
 // Scans forward: internal/cpu/scan.go has the loop that they are, and device.ScanSpec its meaning.
 
-// load_unit sets x to unit u of a row: its gates before or after the step, and its states before it.
-DEVICE void load_unit(const scan_args &a, int cell, const moment &m, int row, int u, unit &x) {
-	const float *gates = a.gates + (m.first + row) * a.gw + u;
-	const int count = gates_of(cell), states = states_of(cell);
-#pragma unroll
-	for (int g = 0; g < 4; g++)
-		x.g[g] = g < count ? gates[(s64)g * a.h] : 0;
-#pragma unroll
-	for (int k = 0; k < 3; k++)
-		x.c[k] = k < states ? a.cs[(m.before + row) * a.cw + (s64)k * a.h + u] : 0;
-	x.side = 0;
-	x.h = cell == GRU || cell == GRU_BEFORE || cell >= MIN_GRU ? load_l2(a.hs + (m.before + row) * a.o + u) : 0;
-}
-DEVICE void store_gates(const scan_args &a, int cell, const moment &m, int row, int u, const unit &x) {
-	float *gates = a.gates + (m.first + row) * a.gw + u;
-	const int count = gates_of(cell);
-#pragma unroll
-	for (int g = 0; g < 4; g++)
-		if (g < count)
-			gates[(s64)g * a.h] = x.g[g];
-}
-
 // new_state sets element j of h after the step, the output and what enters R next.
 DEVICE void new_state(const scan_args &a, const moment &m, int row, int j, float h) {
 	if (OPTION(a.zone_h.limit != 0)) {

@@ -59,6 +59,7 @@ const emulator::Driver *emulated_driver;
 }
 
 #define DEVICE static inline __attribute__((unused))
+#define DEVICE_CALLED DEVICE
 #define KERNEL_OF(count, name, args_type)                                             \
 	static void name##__body(const args_type &a);                                      \
 	extern "C" {                                                                       \
