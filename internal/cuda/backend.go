@@ -36,8 +36,9 @@ type Backend struct {
 	modules   map[module]uintptr
 	scratch   block
 	parts     block
-	products  block // of gemm
-	barrier   uintptr // the word that barriers of a whole grid count with
+	products  block   // of gemm
+	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
+	scanPlans map[planKey]*scanPlan
 	counts    Counts
 }
 

@@ -59,6 +59,7 @@ const emulator::Driver *emulated_driver;
 }
 
 #define DEVICE static inline __attribute__((unused))
+#define DEVICE_CALLED DEVICE
 #define KERNEL_OF(count, name, args_type)                                             \
 	static void name##__body(const args_type &a);                                      \
 	extern "C" {                                                                       \
@@ -271,4 +272,6 @@ EMULATED_VECTOR(float, float)
 EMULATED_VECTOR(int, int)
 EMULATED_VECTOR(unsigned, uint)
 EMULATED_VECTOR(unsigned short, ushort)
+DEVICE float4 load_l2(const float4 *p) { return *(const float4 *)p; }
+DEVICE void prefetch_l2(const void *) {}
 #endif
