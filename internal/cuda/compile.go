@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"unsafe"
 
+	"github.com/carousel-ml/carousel/internal/device"
 	"github.com/carousel-ml/carousel/internal/dl"
 )
 
@@ -34,7 +35,7 @@ func source(file string) string {
 	if err != nil {
 		panic(err)
 	}
-	return string(prelude) + "#line 1 \"" + file + ".cu\"\n" + string(text)
+	return "#line 1 \"prelude.cu\"\n" + string(prelude) + "#line 1 \"" + file + ".cu\"\n" + string(text)
 }
 
 // function returns a kernel, which is compiled when it is needed first. b is entered.
@@ -47,7 +48,7 @@ func (b *Backend) function(k kernel) *function {
 	if !ok {
 		image, err := b.nvrtc.compile(k.file, source(k.file), k.macros, b.limits.arch)
 		if err != nil {
-			panic(fmt.Sprintf("cuda: %s.cu with %q: %v", k.file, k.macros, err))
+			panic(&device.Error{Device: b.title(), Text: fmt.Sprintf("%s.cu with %q does not compile: %v", k.file, k.macros, err)})
 		}
 		b.must("cuModuleLoadData("+k.file+")", dl.Call(b.d.moduleLoadData, uintptr(unsafe.Pointer(&loaded)), uintptr(unsafe.Pointer(&image[0]))))
 		b.modules[m] = loaded
