@@ -44,8 +44,7 @@ const (
 	algoStandard    = 0
 	algoDynamic     = 2
 	algos           = 4 // STANDARD, PERSIST_STATIC, PERSIST_DYNAMIC, PERSIST_STATIC_SMALL_H
-	biasNone        = 0
-	biasDouble      = 2
+	biasDouble      = 2 // persistent algorithms want both biases; absent ones are zeros
 	mathDefault     = 0
 	mathTensor      = 1
 	mathFMA         = 3
@@ -176,7 +175,7 @@ type dnnShape struct {
 	cell          cell.Kind
 	layers, dirs  int
 	T, B, I, H, O int // O is H without a projection
-	bias, train   bool
+	train         bool
 	batchMajor    bool
 	ragged        bool // rows have lengths
 	kind          device.Kind
@@ -348,16 +347,13 @@ func (d *dnn) newRNN(s *dnnShape, algo int32, tf32 bool) (rnn uintptr, err error
 	if err := status("cudnnCreateRNNDescriptor", dl.Call(d.createRNN, uintptr(unsafe.Pointer(&rnn)))); err != nil {
 		return 0, err
 	}
-	bias, math := int32(biasNone), int32(mathFMA)
-	if s.bias {
-		bias = biasDouble
-	}
+	math := int32(mathFMA)
 	if s.kind.Half() {
 		math = mathTensor
 	} else if tf32 {
 		math = mathDefault
 	}
-	err = status("cudnnSetRNNDescriptor_v8", dl.Call(d.setRNN, rnn, uintptr(algo), uintptr(dnnCells[s.cell]), uintptr(bias), uintptr(s.dirs-1), 0,
+	err = status("cudnnSetRNNDescriptor_v8", dl.Call(d.setRNN, rnn, uintptr(algo), uintptr(dnnCells[s.cell]), biasDouble, uintptr(s.dirs-1), 0,
 		uintptr(dnnKinds[s.kind]), dataFloat, uintptr(math), uintptr(s.I), uintptr(s.H), uintptr(s.O), uintptr(s.layers), d.dropout, paddedIO))
 	if err != nil {
 		dl.Call(d.destroyRNN, rnn)
@@ -478,10 +474,7 @@ func (b *Backend) place(p *dnnPlan) error {
 		}
 		return places[0], places[1], nil
 	}
-	gates, bias := p.cell.Gates(), 0
-	if p.bias {
-		bias = p.H
-	}
+	gates := p.cell.Gates()
 	p.places = make([]dnnPlaces, p.scans())
 	for k := range p.places {
 		in := p.I
@@ -491,10 +484,10 @@ func (b *Backend) place(p *dnnPlan) error {
 		places := &p.places[k]
 		for g := range gates {
 			var err error
-			if places[cell.W][g], places[cell.BW][g], err = at(k, g, p.H*in, bias); err != nil {
+			if places[cell.W][g], places[cell.BW][g], err = at(k, g, p.H*in, p.H); err != nil {
 				return err
 			}
-			if places[cell.R][g], places[cell.BR][g], err = at(k, gates+g, p.H*p.O, bias); err != nil {
+			if places[cell.R][g], places[cell.BR][g], err = at(k, gates+g, p.H*p.O, p.H); err != nil {
 				return err
 			}
 		}
@@ -635,8 +628,8 @@ type choices struct {
 
 // key is a shape on a device. Numbers of steps between two powers of two count as the same.
 func (c *choices) key(b *Backend, s *dnnShape) string {
-	return fmt.Sprintf("%s %d.%d, cuDNN %d, tf32 %v: %s layers %d dirs %d steps 2^%d rows %d in %d hidden %d out %d bias %v %s batch-major %v training %v",
-		b.name, b.limits.arch/10, b.limits.arch%10, b.dnn.version, b.TF32, s.cell.Spec().Name, s.layers, s.dirs, bits.Len(uint(s.T)), s.B, s.I, s.H, s.O, s.bias, device.Kinds[s.kind], s.batchMajor, s.train)
+	return fmt.Sprintf("%s %d.%d, cuDNN %d, tf32 %v: %s layers %d dirs %d steps 2^%d rows %d in %d hidden %d out %d %s batch-major %v training %v",
+		b.name, b.limits.arch/10, b.limits.arch%10, b.dnn.version, b.TF32, s.cell.Spec().Name, s.layers, s.dirs, bits.Len(uint(s.T)), s.B, s.I, s.H, s.O, device.Kinds[s.kind], s.batchMajor, s.train)
 }
 
 func (c *choices) get(key string) (int32, bool) {

@@ -147,10 +147,10 @@ func TestRealDNNDescriptors(t *testing.T) {
 		tf32  bool
 		want  string
 	}{
-		{dnnShape{cell: cell.LSTM, layers: 3, dirs: 2, T: 7, B: 2, I: 5, H: 8, O: 6, bias: true}, 0, false, "[0 2 2 1 0 0 0 3 5 8 6 3]"},
-		{dnnShape{cell: cell.GRU, layers: 1, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4}, 3, true, "[3 3 0 0 0 0 0 0 9 4 4 1]"},
-		{dnnShape{cell: cell.RNNReLU, layers: 2, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4, bias: true, kind: device.BF16}, 1, false, "[1 0 2 0 0 9 0 1 9 4 4 2]"},
-		{dnnShape{cell: cell.RNNTanh, layers: 2, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4, bias: true, kind: device.FP16}, 0, true, "[0 1 2 0 0 2 0 1 9 4 4 2]"},
+		{dnnShape{cell: cell.LSTM, layers: 3, dirs: 2, T: 7, B: 2, I: 5, H: 8, O: 6}, 0, false, "[0 2 2 1 0 0 0 3 5 8 6 3]"},
+		{dnnShape{cell: cell.GRU, layers: 1, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4}, 3, true, "[3 3 2 0 0 0 0 0 9 4 4 1]"},
+		{dnnShape{cell: cell.RNNReLU, layers: 2, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4, kind: device.BF16}, 1, false, "[1 0 2 0 0 9 0 1 9 4 4 2]"},
+		{dnnShape{cell: cell.RNNTanh, layers: 2, dirs: 1, T: 7, B: 2, I: 9, H: 4, O: 4, kind: device.FP16}, 0, true, "[0 1 2 0 0 2 0 1 9 4 4 2]"},
 	} {
 		rnn, err := d.newRNN(&c.shape, c.algo, c.tf32)
 		if err != nil {
@@ -202,5 +202,64 @@ func TestRealDNNDescriptors(t *testing.T) {
 		t.Log("there is a GPU")
 	} else if !strings.Contains(err.Error(), "cudnnCreate: status 1001") {
 		t.Errorf("without a GPU: %v", err)
+	}
+}
+
+// A rule for new weights, lengths or algorithms: what a process has found out, the next knows.
+func TestDNNFastestIsKept(t *testing.T) {
+	b, d := emulatedDNN(t, Options{})
+	d.Support(0b1011)
+	run := func(b *Backend, steps int, o func(s *device.ScanSpec)) {
+		r := newRig(b)
+		s := r.scan(cell.GRU, steps, 2, 3, 4)
+		o(s)
+		b.enter()
+		defer b.leave()
+		s.Work = device.Buffer{}
+		if !b.dnnTakes(s) {
+			t.Fatal("not taken")
+		}
+	}
+	passes := func() (n int) {
+		for algo := range algos {
+			n += d.Passes(algo)
+		}
+		return n
+	}
+	inference := func(s *device.ScanSpec) { s.Keep = false }
+	run(b, 5, inference)
+	if n := passes(); n != 3*7 {
+		t.Errorf("%d passes of three algorithms, want 7 of each", n)
+	}
+	run(b, 5, inference)
+	run(b, 7, inference) // as 5: from 4 to 7
+	if n := passes(); n != 0 {
+		t.Errorf("%d passes for what is known", n)
+	}
+	run(b, 9, inference)
+	if n := passes(); n == 0 {
+		t.Error("no passes for other steps")
+	}
+	run(b, 5, func(s *device.ScanSpec) { s.Active, s.Lengths = b.AllocInts(5), []int32{5, 3} })
+	if n := passes(); n != 0 {
+		t.Errorf("%d passes for rows with lengths, of which one algorithm takes any", n)
+	}
+	path := b.dnn.choices.path
+	b, d = emulatedDNN(t, Options{})
+	d.Support(0b1011)
+	b.dnn.choices.path = path
+	run(b, 6, inference)
+	if n := passes(); n != 0 {
+		t.Errorf("%d passes for what another process has found out", n)
+	}
+	if err := os.WriteFile(path, []byte("no json"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, d = emulatedDNN(t, Options{})
+	d.Support(0b11)
+	b.dnn.choices.path = path
+	run(b, 6, inference)
+	if n := passes(); n != 2*7 {
+		t.Errorf("%d passes with a file that cannot be read, want 7 of each of 2", n)
 	}
 }

@@ -71,7 +71,7 @@ func (b *Backend) dnnRun(st *device.StackSpec) (r dnnRun, ok bool) {
 	}
 	s := st.Scans[0]
 	shape := dnnShape{cell: s.Cell, layers: len(st.Scans) / st.Dirs, dirs: st.Dirs, T: s.T, B: s.B, I: s.I, H: s.H, O: s.Out(),
-		bias: s.Has(cell.BW), batchMajor: s.BatchMajor, train: s.Keep, kind: s.Kinds[cell.W]}
+		batchMajor: s.BatchMajor, train: s.Keep, kind: s.Kinds[cell.W]}
 	if shape.ragged, ok = ragged(s); !ok || s.T == 0 || s.B == 0 || s.T*s.B*max(s.I, shape.width()) > math.MaxInt32 {
 		return r, false
 	}
@@ -85,7 +85,7 @@ func (b *Backend) dnnRun(st *device.StackSpec) (r dnnRun, ok bool) {
 		if k >= st.Dirs {
 			in = shape.width()
 		}
-		if !plain(s) || !reverse || s.H != shape.H || s.Out() != shape.O || s.I != in || s.Has(cell.BW) != shape.bias || s.Kinds[cell.W] != shape.kind ||
+		if !plain(s) || !reverse || s.H != shape.H || s.Out() != shape.O || s.I != in || s.Kinds[cell.W] != shape.kind ||
 			s.YLd != first.YLd || s.YOff != first.YOff+dir*shape.O {
 			return r, false
 		}
@@ -114,7 +114,7 @@ func plain(s *device.ScanSpec) bool {
 	}
 	o := s.Options
 	o.WeightDrop = 0 // has been applied
-	if o != (cell.Options{}) || !s.Has(cell.W) || !s.Has(cell.R) || s.Has(cell.BW) != s.Has(cell.BR) {
+	if o != (cell.Options{}) || !s.Has(cell.W) || !s.Has(cell.R) {
 		return false
 	}
 	kind := s.Kinds[cell.W]
@@ -287,7 +287,7 @@ func (b *Backend) dnnForward(st *device.StackSpec) {
 	b.readInput(&r, &m)
 	q := pieces{b: b, kernel: packPieces, kind: r.kind}
 	for k, s := range r.scans {
-		r.parameters(&q, m.weights, k, &s.Params, fresh, true)
+		r.parameters(&q, m.weights, k, &s.Params, fresh)
 	}
 	q.done()
 	b.dnnCall("cudnnRNNForward", &r, &m, b.dnn.forward)
@@ -368,7 +368,7 @@ func (b *Backend) dnnBackward(st *device.StackSpec) {
 	launch(b, fillWords, each(words), &fillArgs{dst: m.dweights, n: int64(words)})
 	b.dnnCall("cudnnRNNBackwardWeights_v8", &r, &m, b.dnn.backwardWeights)
 	for k, s := range r.scans {
-		r.parameters(&q, m.dweights, k, &s.Grads, true, true)
+		r.parameters(&q, m.dweights, k, &s.Grads, true)
 	}
 	q.done()
 }
@@ -412,12 +412,13 @@ func one(v bool) int32 {
 	return 0
 }
 
-// parameters adds those of a scan, or their gradients, to pieces.
-func (r *dnnRun) parameters(q *pieces, weights uintptr, scan int, of *device.ScanParams, matrices, biases bool) {
+// parameters adds those of a scan, or their gradients, to pieces: biases, which are zeros if absent,
+// and the matrices as well or not.
+func (r *dnnRun) parameters(q *pieces, weights uintptr, scan int, of *device.ScanParams, matrices bool) {
 	s := r.scans[scan]
 	for p := range cell.P + 1 {
 		bias := p == cell.BW || p == cell.BR
-		if of[p].Zero() || bias && !biases || !bias && !matrices {
+		if !bias && (!matrices || of[p].Zero()) {
 			continue
 		}
 		gates := r.cell.Gates()
@@ -434,7 +435,11 @@ func (r *dnnRun) parameters(q *pieces, weights uintptr, scan int, of *device.Sca
 			for end < gates && places[end] == places[end-1]+int64(n) {
 				end++
 			}
-			q.add(of[p].Slice(g*n, end*n), weights+uintptr(places[g])*uintptr(r.size()), (end-g)*n)
+			ours := of[p]
+			if !ours.Zero() {
+				ours = ours.Slice(g*n, end*n)
+			}
+			q.add(ours, weights+uintptr(places[g])*uintptr(r.size()), (end-g)*n)
 			g = end
 		}
 	}

@@ -19,7 +19,7 @@ type DNN struct {
 func NewDNN(t testing.TB, driver *dl.Library) *DNN {
 	t.Helper()
 	needCompiler(t)
-	built, err := build("cudnn", ".cc", read("cudnn.cc"), "-O2 -g -fvisibility=hidden")
+	built, err := build("cudnn", ".cc", read("cudnn.cc"), "-O2 -g -fvisibility=hidden -Wl,-Bsymbolic") // NVIDIA's may be loaded too
 	if err != nil {
 		t.Fatal(err)
 	}

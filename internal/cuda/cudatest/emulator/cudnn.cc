@@ -505,7 +505,7 @@ EXPORT int cudnnSetRNNDescriptor_v8(Rnn *r, int algo, int cell, int bias, int di
 		return fail(bad_param, "the layer");
 	if ((kind != 0 && kind != 2 && kind != 9) || (kind == 0) != (math == 0 || math == 3) || (O != H && cell != lstm))
 		return fail(not_supported, "the layer");
-	if (!(supported >> algo & 1) || (algo && O != H))
+	if (!(supported >> algo & 1) || (algo && (O != H || bias != 2)))
 		return fail(not_supported, "the algorithm");
 	r->algo = algo, r->cell = cell, r->bias = bias, r->bidirectional = direction, r->input_mode = input_mode, r->kind = kind, r->precision = precision, r->math = math;
 	r->I = I, r->H = H, r->O = O, r->layers = layers, r->dropout = dropout, r->flags = flags;
