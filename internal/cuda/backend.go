@@ -35,6 +35,7 @@ type Backend struct {
 	functions map[kernel]*function
 	modules   map[module]uintptr
 	scratch   block
+	parts     block
 	barrier   uintptr // the word that barriers of a whole grid count with
 	counts    Counts
 }
@@ -224,16 +225,22 @@ func free[T float32 | int32](b *Backend, m device.Memory[T]) {
 // work returns memory for the operation that is being queued, as many bytes as it
 // asks for, with unspecified contents. The next operation's is the same memory, since
 // they run one after the other. b is entered.
-func (b *Backend) work(bytes int) uintptr {
-	if bytes > b.scratch.bytes {
+func (b *Backend) work(bytes int) uintptr { return b.grown(&b.scratch, bytes) }
+
+// partial is work for the parts of sums, which operations need beside work.
+func (b *Backend) partial(bytes int) uintptr { return b.grown(&b.parts, bytes) }
+
+// grown returns the address of m, which has at least so many bytes afterwards.
+func (b *Backend) grown(m *block, bytes int) uintptr {
+	if bytes > m.bytes {
 		b.flush()
-		if b.scratch.addr != 0 {
-			b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, b.scratch.addr, b.stream))
+		if m.addr != 0 {
+			b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, m.addr, b.stream))
 		}
 		bytes = (bytes + bytes/4 + 3) &^ 3
-		b.scratch = block{b.allocate(bytes), bytes}
+		*m = block{b.allocate(bytes), bytes}
 	}
-	return b.scratch.addr
+	return m.addr
 }
 
 // Upload copies src to the device.

@@ -10,7 +10,8 @@ import (
 	"github.com/carousel-ml/carousel/internal/dl"
 )
 
-// emulated returns a backend on a device that the CPU plays, of its own for each call.
+// emulated returns a backend on a device that the CPU plays, of its own for each call,
+// which must be in order at the end of the test.
 func emulated(t testing.TB, o Options) *Backend {
 	t.Helper()
 	b, err := openEmulated(t, o, "")
@@ -18,10 +19,9 @@ func emulated(t testing.TB, o Options) *Backend {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			return
+		if err := catch(b.Sync); err != nil {
+			t.Error(err)
 		}
-		b.Sync()
 		if err := cudatest.Check(b.d.lib); err != nil {
 			t.Error(err)
 		}

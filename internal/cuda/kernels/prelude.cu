@@ -13,6 +13,8 @@ typedef long long s64;
 #define ALL 0xffffffffu
 
 #ifndef EMULATED
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
 #define DEVICE __device__ __forceinline__
 #define KERNEL_OF(threads, name, args) extern "C" __global__ void __launch_bounds__(threads) name(const args a)
 #define KERNEL(name, args) KERNEL_OF(BLOCK, name, args)
@@ -89,6 +91,11 @@ DEVICE double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(ALL, v, 
 DEVICE int shuffle_xor(int v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
 DEVICE float shuffle(float v, int lane) { return __shfl_sync(ALL, v, lane); }
 DEVICE int shuffle(int v, int lane) { return __shfl_sync(ALL, v, lane); }
+// lanes_with is the set of the warp's lanes, a bit each, whose v is not 0. (NVRTC takes a
+// function of the name ballot for an instruction that is no more.)
+DEVICE u32 lanes_with(int v) { return __ballot_sync(ALL, v); }
+DEVICE int count_bits(u32 set) { return __popc(set); }
+DEVICE int lowest_bit(u32 set) { return __ffs(set) - 1; }
 DEVICE void sync_block() { __syncthreads(); }
 DEVICE void sync_warp() { __syncwarp(); }
 #endif
@@ -145,3 +152,53 @@ template <class T> DEVICE T block_sum(T v, T *tmp) {
 	sync_block();
 	return v;
 }
+
+// block_max is block_sum for a maximum.
+template <class T> DEVICE T block_max(T v, T *tmp) {
+	v = warp_max(v);
+	if (threadIdx.x % WARP == 0)
+		tmp[threadIdx.x / WARP] = v;
+	sync_block();
+	v = tmp[0];
+	for (int i = 1; i < (int)(blockDim.x / WARP); i++)
+		v = tmp[i] > v ? tmp[i] : v;
+	sync_block();
+	return v;
+}
+
+// A team is the threads that share a row: a warp or, of a wide row, the block. Its rows are
+// first, first + step, ...; lane i of it has the columns i, i + size, ... All threads of a team
+// come to its sums and maxima, for which tmp is as for block_sum.
+struct team {
+	int lane, size;
+	s64 first, step;
+};
+DEVICE team team_of(int wide) {
+	if (wide)
+		return {(int)threadIdx.x, (int)blockDim.x, blockIdx.x, gridDim.x};
+	int warps = blockDim.x / WARP;
+	return {(int)threadIdx.x % WARP, WARP, (s64)blockIdx.x * warps + threadIdx.x / WARP, (s64)gridDim.x * warps};
+}
+template <class T> DEVICE T team_sum(const team &t, T v, T *tmp) { return t.size == WARP ? warp_sum(v) : block_sum(v, tmp); }
+template <class T> DEVICE T team_max(const team &t, T v, T *tmp) { return t.size == WARP ? warp_max(v) : block_max(v, tmp); }
+
+// length is the length of row i of at most n; lens may be absent.
+DEVICE int length(const int *lens, s64 i, int n) { return lens && lens[i] < n ? lens[i] : n; }
+
+// Random numbers: SplitMix64 with a counter, as package cpu's Dropout and draw have it, to the bit.
+#define GOLDEN 0x9E3779B97F4A7C15ull
+
+DEVICE u64 mix(u64 z) {
+	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
+	z = (z ^ z >> 27) * 0x94D049BB133111EBull;
+	return z ^ z >> 31;
+}
+
+// masked is whether element i of the numbers after a state is dropped: threshold is p·2^32, rounded.
+DEVICE bool masked(u64 state, s64 i, u64 threshold) {
+	u64 z = mix(state + (u64)(i / 2 + 1) * GOLDEN);
+	return (i % 2 ? z >> 32 : z & 0xffffffffull) < threshold;
+}
+
+// mask_state is the state of row b at time t of a scan: key is of its seed, step, node and stream.
+DEVICE u64 mask_state(u64 key, int b, int t) { return mix(key + ((u64)b << 32 | (u32)t) * GOLDEN); }

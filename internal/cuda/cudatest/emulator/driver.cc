@@ -138,7 +138,7 @@ uint64_t used;
 
 bool allocate(size_t bytes, Allocation *m) {
 	if (!arena) {
-		size_t size = 1ull << 43;
+		size_t size = 1ull << 38; // of addresses only
 		void *p = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (p == MAP_FAILED)
 			return false;

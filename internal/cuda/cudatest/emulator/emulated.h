@@ -152,6 +152,18 @@ DEVICE int emulated_lane() {
 template <class T> static inline T shuffle(T v, int lane) { return emulated_shuffle(v, lane & 31); }
 template <class T> static inline T shuffle_xor(T v, int other) { return emulated_shuffle(v, emulated_lane() ^ other); }
 
+DEVICE unsigned lanes_with(int v) {
+	auto slots = emulated_driver->meet(emulator::shuffle_meeting, &v, sizeof v);
+	unsigned set = 0;
+	for (int i = 0; i < emulator::lanes; i++) {
+		memcpy(&v, slots[i], sizeof v);
+		set |= (unsigned)(v != 0) << i;
+	}
+	return set;
+}
+DEVICE int count_bits(unsigned set) { return __builtin_popcount(set); }
+DEVICE int lowest_bit(unsigned set) { return __builtin_ctz(set); }
+
 // Products of a warp. Lane l holds, with g = l/4 and t = l%4:
 //   of D (16x8): rows g (elements 0, 1) and g+8 (2, 3), columns 2t and 2t+1;
 //   of A of 16 bits (16x16): a[0] row g, a[1] row g+8, columns 2t and 2t+1 in the low and
