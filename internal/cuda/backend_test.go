@@ -335,8 +335,9 @@ func TestLost(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	for settings, want := range map[string]string{
-		"devices=0": "cuInit: no CUDA-capable device is detected (CUDA_ERROR_NO_DEVICE)",
-		"arch=75":   "cuda:0 (Emulated) has compute capability 7.5: 8.0 or newer is needed, with memory pools and cooperative launches",
+		"devices=0":    "the NVIDIA driver shows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES if it is set",
+		"driver=11080": "the NVIDIA driver knows CUDA 11.8, and 12.0 is needed: install driver 525 or newer",
+		"arch=75":      "cuda:0 (Emulated) has compute capability 7.5: 8.0 or newer is needed, with memory pools and cooperative launches",
 	} {
 		if _, err := openEmulated(t, Options{}, settings); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", settings, err, want)

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"path/filepath"
 	"testing"
 	"unsafe"
 
@@ -29,28 +30,24 @@ func emulated(t testing.TB, o Options) *Backend {
 	return b
 }
 
-// openEmulated is open with a device of other properties than usual.
+// openEmulated is Open with a device of other properties than usual. No library of the
+// system is looked for.
 func openEmulated(t testing.TB, o Options, settings string) (*Backend, error) {
 	t.Helper()
-	lib, err := dl.Open(cudatest.Driver(t), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := bindDriver(lib)
+	dir := cudatest.Libraries(t)
+	lib, err := dl.Open(filepath.Join(dir, "libcuda.so.1"), false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cudatest.Set(lib, settings)
-	if err := d.check("cuInit", dl.Call(d.init, 0)); err != nil {
+	l := &loaded{search: &search{given: []string{dir}, folders: []string{dir}}}
+	if err := l.loadDriver(); err != nil {
 		return nil, err
 	}
-	return open(d, emulatedCompiler{}, libraries{}, 0, o)
-}
-
-type emulatedCompiler struct{}
-
-func (emulatedCompiler) compile(file, source, macros string, _ int) ([]byte, error) {
-	return cudatest.Compile(file, source, macros)
+	if _, err := l.loadNVRTC(); err != nil {
+		return nil, err
+	}
+	return open(l.driver, l.nvrtc, libraries{}, 0, o)
 }
 
 // testKernel is a kernel of a source that only a test has.

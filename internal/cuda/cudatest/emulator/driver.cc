@@ -31,7 +31,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
@@ -39,7 +38,6 @@
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 using emulator::Dim;
@@ -607,8 +605,8 @@ void do_op(Op &o) {
 
 // The device's thread. Signals of the process are not for it, so Go's handlers do not
 // run there.
-std::mutex work_lock;
-std::condition_variable work_changed;
+pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER; // C++'s would be destroyed at exit, which waits for the thread
+pthread_cond_t work_changed = PTHREAD_COND_INITIALIZER;
 std::function<void()> *work;
 
 void *device_main(void *) {
@@ -616,17 +614,18 @@ void *device_main(void *) {
 	stack.ss_size = 64 << 10;
 	stack.ss_sp = malloc(stack.ss_size);
 	sigaltstack(&stack, nullptr);
-	std::unique_lock<std::mutex> held(work_lock);
+	pthread_mutex_lock(&work_lock);
 	for (;;) {
-		work_changed.wait(held, [] { return work; });
+		while (!work)
+			pthread_cond_wait(&work_changed, &work_lock);
 		(*work)();
 		work = nullptr;
-		work_changed.notify_all();
+		pthread_cond_broadcast(&work_changed);
 	}
 }
 
 void on_the_device(std::function<void()> f) {
-	std::unique_lock<std::mutex> held(work_lock);
+	pthread_mutex_lock(&work_lock);
 	static bool running;
 	if (!running) {
 		running = true;
@@ -646,8 +645,10 @@ void on_the_device(std::function<void()> f) {
 		pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	}
 	work = &f;
-	work_changed.notify_all();
-	work_changed.wait(held, [] { return !work; });
+	pthread_cond_broadcast(&work_changed);
+	while (work)
+		pthread_cond_wait(&work_changed, &work_lock);
+	pthread_mutex_unlock(&work_lock);
 }
 
 // finish does what a stream was given up to an op of a number.
