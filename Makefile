@@ -3,7 +3,7 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build build-dl test check deploy race fuzz peers clients mpis mpi nvrtc kernels models detect proto generate bench docs
+.PHONY: build build-dl test check deploy race fuzz peers clients mpis mpi nvrtc kernels cuda-bench models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
@@ -74,7 +74,13 @@ nvrtc: ## gets NVIDIA's compiler of kernels from PyPI; it needs no GPU
 	$(PEERS)/venv-nvrtc/bin/pip install --quiet nvidia-cuda-nvrtc==13.2.86
 
 kernels: nvrtc ## compiles the CUDA kernels for all architectures
-	go test -tags dl ./internal/cuda -run 'TestKernelsCompile|TestCache|PTX' -count 1
+	CAROUSEL_NVRTC_ARCHS=80,86,89,90,100,120 go test -tags dl ./internal/cuda -run TestKernelsCompile -count 1
+
+cuda-bench: ## what bench/cuda/run.sh needs on a machine with a GPU, into .cuda-bench
+	go build -tags dl -trimpath -ldflags '$(LDFLAGS)' -o .cuda-bench/carousel-dl ./cmd/carousel
+	go build -tags dl -trimpath -ldflags '-s -w' -o .cuda-bench/cuda ./bench/cuda
+	go test -tags dl -c -trimpath -ldflags '-s -w' -o .cuda-bench/cuda.test ./internal/cuda
+	du -sm .cuda-bench
 
 MODELS := $(PEERS)/models
 
