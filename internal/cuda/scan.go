@@ -5,7 +5,6 @@ package cuda
 import (
 	"cmp"
 	"fmt"
-	"math"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
@@ -135,13 +134,6 @@ type scan struct {
 	args        scanArgs
 }
 
-func flag(v bool) int32 {
-	if v {
-		return 1
-	}
-	return 0
-}
-
 // newScan prepares a pass; b is entered.
 func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	if s.Cell == cell.Custom {
@@ -188,19 +180,9 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	return e
 }
 
-// golden and mix are the generator's of internal/cpu/dropout.go.
-const golden = 0x9E3779B97F4A7C15
-
-func mix(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
-	z = (z ^ z>>27) * 0x94D049BB133111EB
-	return z ^ z>>31
-}
-
 // mask returns the numbers of a stream that are 0 with probability p and keep otherwise.
 func (e *scan) mask(stream uint64, p, keep float32) maskArgs {
-	return maskArgs{key: mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden),
-		limit: int64(math.Round(float64(p) * (1 << 32))), keep: keep}
+	return maskArgs{key: maskKey(e.Seed, e.Step, e.Node+stream), limit: int64(threshold(p)), keep: keep}
 }
 
 // zone returns the weights of the new values in zoneout.
@@ -348,7 +330,7 @@ type planKey struct {
 
 const (
 	plainKindTF32 = 4  // TF32 of cells.cu
-	warps         = 8  // WARPS of product.cu
+	stepWarps     = 8  // WARPS of product.cu
 	chunkWords    = 32 // CHUNK
 	pitch         = chunkWords + 4
 	mostGroups    = 64 // words of Backend.barrier
@@ -403,8 +385,6 @@ func (p *stepProduct) words() (n, kept int) {
 	return n, ceilDiv(n, 32)*32 + 4
 }
 
-func ceilDiv(x, y int) int { return (x + y - 1) / y }
-
 // scanPlan returns the plan that seems the fastest. It changes no bit.
 func (b *Backend) scanPlan(e *scan) *scanPlan {
 	key := e.products()
@@ -451,12 +431,12 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 	const (
 		barrier = 2500 // of several blocks
 		within  = 200  // of one
-		visit   = 1500 // a tile: loads that wait for the L2 cache, and the sums of its warps
+		visit   = 1500 // a tile: loads that wait for the L2 cache, and the sums of its stepWarps
 		bytes   = 32   // per cycle that a multiprocessor gets from the L2 cache
 	)
 	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks), slices: [2]int{-1, -1}}
 	p.groups = ceilDiv(key.b, p.rows)
-	staging := warps*(rows+cols)*pitch + warps*rows*(cols+4)
+	staging := stepWarps*(rows+cols)*pitch + stepWarps*rows*(cols+4)
 	free := b.limits.shared/4 - staging
 	if free < 0 {
 		return nil
@@ -488,7 +468,7 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 		if s.kind == 0 && rows == 8 {
 			rate = 50
 		}
-		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/warps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
+		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/stepWarps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
 	}
 	p.cost *= float64(ceilDiv(blocks*p.groups, b.limits.sms))
 	p.shared = 4 * (p.staging + staging)
