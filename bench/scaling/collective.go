@@ -11,6 +11,7 @@ type link struct {
 	sum     float64 // seconds to add one byte of the own chunk of one rank
 	rounded float64 // the same where values travel as bfloat16, with their rounding
 	search  float64 // seconds to look for rows of zeros in a byte of a table
+	move    float64 // seconds to copy a byte of rows of a table that lie apart
 	perNode int     // ranks that share a link; 0 is 1
 
 	// Of links that tc shapes: after a pause so many bytes pass at the rate of the host.

@@ -28,6 +28,7 @@ type machine struct {
 	Sum     float64 // seconds to add a byte of the own chunk of one rank
 	Rounded float64 // the same where values travel as bfloat16, with their rounding
 	Search  float64 // seconds to look for rows of zeros in a byte of a table
+	Move    float64 // seconds to copy a byte of rows that lie apart
 	Message float64 // seconds for a message of some bytes: sent and received
 	Byte    float64 // seconds for a byte of large messages: sent and received
 
@@ -70,8 +71,18 @@ const repeats = 8 // batches of each length, of which the least time counts
 func measure(ctx context.Context, path string) error {
 	par.SetWorkers(1)
 	m := &machine{Core: tensor.CPU().Name()}
-	m.Search, m.Rounded = searching(processorTime), adding(4, true, processorTime)
-	var err error
+	looked, err := searching(processorTime, alone)
+	if err != nil {
+		return err
+	}
+	moved, err := moving(processorTime, alone)
+	if err != nil {
+		return err
+	}
+	m.Search, m.Move = median(looked), median(moved)
+	if m.Rounded, err = addingAlone(true); err != nil {
+		return err
+	}
 	if m.Sum, m.Message, m.Byte, err = measureSums(ctx); err != nil {
 		return err
 	}
@@ -150,34 +161,51 @@ func (still) Exchange(send, recv [][]byte) error { return nil }
 func (still) Abort(error)                        {}
 func (still) Close() error                       { return nil }
 
-// adding returns the seconds that Sum of a bucket takes a byte of all ranks' chunks, apart from the
-// network: the median of buckets that come from memory, as gradients do.
-func adding(ranks int, half bool, now func() float64) (perByte float64) {
+// adding returns the seconds that each Sum of a bucket takes a byte of all ranks' chunks, apart from
+// the network, for buckets that come from memory, as gradients do. Before each it calls meet.
+func adding(ranks int, half bool, now func() float64, meet func() error) (perByte []float64, err error) {
 	w := dist.NewWorld(still{0, ranks})
 	const buckets = 24
 	v, lost := make([]float32, buckets*bucketSize), []float32(nil)
 	if half {
 		lost = make([]float32, len(v))
 	}
-	var took []float64
 	for i := range 2 * buckets {
 		lo := i % buckets * bucketSize
 		own, residual := v[lo:lo+bucketSize], []float32(nil)
 		if half {
 			residual = lost[lo : lo+bucketSize]
 		}
+		if err := meet(); err != nil {
+			return nil, err
+		}
 		from := now()
 		_ = w.Sum(own, residual)
-		took = append(took, now()-from)
+		perByte = append(perByte, (now()-from)/(4*bucketSize))
 	}
-	return median(took[buckets:]) / (4 * bucketSize)
+	return perByte[buckets:], nil
+}
+
+// alone is a process that meets no others.
+func alone() error { return nil }
+
+// addingAlone is the median of adding by one process, for four ranks.
+func addingAlone(half bool) (float64, error) {
+	took, err := adding(4, half, processorTime, alone)
+	if err != nil {
+		return 0, err
+	}
+	return median(took), nil
 }
 
 // searching returns the seconds a byte of looking for numbers other than zero in a table of zeros.
-func searching(now func() float64) (perByte float64) {
+// Before each it calls meet.
+func searching(now func() float64, meet func() error) (perByte []float64, err error) {
 	table := make([]float32, 5<<20)
-	var took []float64
 	for range 7 {
+		if err := meet(); err != nil {
+			return nil, err
+		}
 		from, found := now(), 0
 		for _, x := range table {
 			if math.Float32bits(x) != 0 {
@@ -185,16 +213,40 @@ func searching(now func() float64) (perByte float64) {
 			}
 		}
 		if found == 0 {
-			took = append(took, now()-from)
+			perByte = append(perByte, (now()-from)/float64(4*len(table)))
 		}
 	}
-	return median(took) / float64(4*len(table))
+	return perByte, nil
+}
+
+// moving returns the seconds a byte of copying rows of 1 kB, one in 16 of a table, to one place
+// and back. Before each it calls meet.
+func moving(now func() float64, meet func() error) (perByte []float64, err error) {
+	const width, rows, apart = 256, 20000, 16
+	table, together := make([]float32, rows*width), make([]float32, 0, rows/apart*width)
+	for i := range 16 {
+		if err := meet(); err != nil {
+			return nil, err
+		}
+		from, first := now(), i*7%apart*width
+		together = together[:0]
+		for at := first; at < len(table); at += apart * width {
+			together = append(together, table[at:at+width]...)
+		}
+		for k, at := 0, first; at < len(table); k, at = k+width, at+apart*width {
+			copy(table[at:at+width], together[k:])
+		}
+		perByte = append(perByte, (now()-from)/float64(8*len(together)))
+	}
+	return perByte, nil
 }
 
 // measureSums measures the adding, and the processor time of messages between 4 ranks over TCP, all of
 // this process.
 func measureSums(ctx context.Context) (sum, message, perByte float64, err error) {
-	sum = adding(4, false, processorTime)
+	if sum, err = addingAlone(false); err != nil {
+		return 0, 0, 0, err
+	}
 	const ranks = 4
 	transports := make([]dist.Transport, ranks)
 	errs := make([]error, ranks)

@@ -61,6 +61,7 @@ type part struct {
 	after int     // its last parameter to be complete
 	asked float64 // bytes of each rank that say which rows of a table it has touched, before the first part
 	table float64 // bytes of that table
+	moved float64 // bytes of its rows that are copied together, and back after the last part
 }
 
 // parts divides gradients as package train does: buckets of a megabyte, larger parameters in pieces of
@@ -68,26 +69,27 @@ type part struct {
 func (w *workload) parts(bucket int, touched func(rows int) float64) []part {
 	const number = 4
 	var list []part
-	cut := func(numbers, asked, table float64, after int) {
+	cut := func(numbers, asked, table, moved float64, after int) {
 		for numbers > 0 {
 			n := min(numbers, float64(bucket))
-			list = append(list, part{n * number, after, asked, table})
-			numbers, asked, table = numbers-n, 0, 0
+			list = append(list, part{n * number, after, asked, table, moved})
+			numbers, asked, table, moved = numbers-n, 0, 0, 0
 		}
 	}
 	sum, room := 0, 0
 	flush := func(after int) {
-		cut(float64(sum), 0, 0, after)
+		cut(float64(sum), 0, 0, 0, after)
 		sum, room = 0, 0
 	}
 	for i, p := range w.Params {
 		if p.Table > 0 && p.Numbers >= bucket/16 {
 			flush(i - 1)
-			n := touched(p.Table)
+			n, width := touched(p.Table), float64(p.Numbers/p.Table)
+			moved := number * n * width
 			if 2*n > float64(p.Table) {
-				n = float64(p.Table)
+				n, moved = float64(p.Table), 0
 			}
-			cut(n*float64(p.Numbers/p.Table), math.Ceil(float64(p.Table)/32)*8, float64(number*p.Numbers), i)
+			cut(n*width, math.Ceil(float64(p.Table)/32)*8, float64(number*p.Numbers), moved, i)
 			continue
 		}
 		if room <= 0 {
@@ -235,6 +237,11 @@ func (p *prepared) step(ranks []int) (one result) {
 		if part.asked > 0 {
 			clock += part.table*link.search + gather + part.asked*float64(j.ranks-1)/link.rate
 			one.bytes += part.asked * float64(j.ranks-1)
+			moved := 2 * part.moved // there and back
+			if j.half {
+				moved *= 2 // what rounding lost as well
+			}
+			clock += moved * link.move
 		}
 		bytes := part.bytes
 		if j.half {

@@ -32,7 +32,7 @@ type plan struct {
 func (p *plan) link(gigabits float64) link {
 	return link{
 		rate: min(gigabits*1e9/8*headers, copying/p.Byte), inside: inside, alpha: alpha,
-		message: p.Message, sum: p.Sum, rounded: p.Rounded, search: p.Search, perNode: 1,
+		message: p.Message, sum: p.Sum, rounded: p.Rounded, search: p.Search, move: p.Move, perNode: 1,
 	}
 }
 
@@ -51,7 +51,7 @@ func sweep(out io.Writer, dir string) error {
 		return err
 	}
 	p := &plan{m, out}
-	fmt.Fprintf(out, "Measured on one core (%s): a message %.1f µs, moving a byte %.2f ns, adding a byte of a rank %.3f ns (%.3f with rounding), looking through a byte of a table %.2f ns.\n", m.Core, m.Message*1e6, m.Byte*1e9, m.Sum*1e9, m.Rounded*1e9, m.Search*1e9)
+	fmt.Fprintf(out, "Measured on one core (%s): a message %.1f µs, moving a byte %.2f ns, adding a byte of a rank %.3f ns (%.3f with rounding), looking through a byte of a table %.2f ns, copying one of its rows %.2f ns.\n", m.Core, m.Message*1e6, m.Byte*1e9, m.Sum*1e9, m.Rounded*1e9, m.Search*1e9, m.Move*1e9)
 	for _, part := range []func(string) error{p.weak, p.batches, p.algorithms, p.ways, p.nodes, p.strong, p.failing} {
 		if err := part(dir); err != nil {
 			return err

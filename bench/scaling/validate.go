@@ -18,7 +18,7 @@ const prefix = "carousel-scaling-"
 
 // A request is a line of JSON to each rank, an answer one from it.
 type request struct {
-	Do      string // "stream": bytes a second; "message", "search", "add": seconds; "alone", "train": steps
+	Do      string // "stream": bytes a second; "message", "search", "move", "add": seconds; "alone", "train": steps
 	Model   string
 	Half    bool
 	Batches int // of "train", of all ranks
@@ -89,11 +89,33 @@ func (q *request) answer(ctx context.Context, m *machine, t dist.Transport) (*an
 			}
 			took = append(took, wall()-from)
 		}
-		return &answer{Value: median(took)}, nil
-	case "search":
-		return &answer{Value: searching(wall)}, nil
-	case "add":
-		return &answer{Value: adding(t.Size(), q.Half, wall)}, nil
+		return &answer{Value: total(took) / float64(len(took))}, nil // a step has many, whose times add up
+	case "search", "move", "add":
+		// An exchange waits for the last rank, and where ranks share cores they do not compute at once.
+		meet := func() error { return world.Gather(own, all) }
+		var took []float64
+		var err error
+		switch q.Do {
+		case "search":
+			took, err = searching(wall, meet)
+		case "move":
+			took, err = moving(wall, meet)
+		default:
+			took, err = adding(t.Size(), q.Half, wall, meet)
+		}
+		if err != nil {
+			return nil, err
+		}
+		ranks := make([]float64, t.Size()*len(took))
+		if err := world.Gather(took, ranks); err != nil {
+			return nil, err
+		}
+		for i := range took {
+			for r := range t.Size() {
+				took[i] = max(took[i], ranks[r*len(took)+i])
+			}
+		}
+		return &answer{Value: total(took) / float64(len(took))}, nil
 	}
 	w, err := m.workload(q.Model)
 	if err != nil {
@@ -288,6 +310,9 @@ func (o *options) round(t *rig.Team, m *machine, name string, half bool, host fl
 	}
 	l.rounded = l.sum
 	if l.search, err = value(t, request{Do: "search"}); err != nil {
+		return fail(err)
+	}
+	if l.move, err = value(t, request{Do: "move"}); err != nil {
 		return fail(err)
 	}
 	rehearsals, err := rig.Ask[answer](t, ranks, request{Do: "alone", Model: name})

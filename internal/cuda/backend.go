@@ -13,13 +13,6 @@ import (
 	"github.com/carousel-ml/carousel/internal/dl"
 )
 
-// Options is how a device computes. The zero value is float32 with the fastest
-// kernels whose results repeat.
-type Options struct {
-	TF32          bool // products of float32 round their operands to the 10 bits of tensor cores
-	Deterministic bool // own kernels only: no bit depends on a library's choice of algorithm
-}
-
 // Backend is one GPU.
 type Backend struct {
 	device.Backend // TODO: until all methods are here
@@ -30,6 +23,8 @@ type Backend struct {
 	ordinal int
 	name    string
 	limits  limits
+	dnn     *dnn // nil before the first layer that it may run
+	notes   []string
 	context uintptr
 	stream  uintptr // everything is done in its order
 	capture uintptr // for capturing library calls; nothing runs on it
@@ -42,7 +37,9 @@ type Backend struct {
 	modules   map[module]uintptr
 	scratch   block
 	parts     block
-	barrier   uintptr // the word that barriers of a whole grid count with
+	products  block   // of gemm
+	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
+	scanPlans map[planKey]*scanPlan
 	counts    Counts
 }
 
@@ -93,17 +90,8 @@ func open(d *driver, c compiler, libs libraries, ordinal int, o Options) (b *Bac
 	if err := d.check("cuDeviceGet", dl.Call(d.deviceGet, uintptr(unsafe.Pointer(&dev)), uintptr(ordinal))); err != nil {
 		return nil, err
 	}
-	var name [256]byte
-	dl.Call(d.deviceGetName, uintptr(unsafe.Pointer(&name[0])), uintptr(len(name)), uintptr(dev))
-	b.name = dl.OneLine(dl.Text(&name[0]))
-	attribute := func(id int) int {
-		var v int32
-		dl.Call(d.deviceGetAttribute, uintptr(unsafe.Pointer(&v)), uintptr(id), uintptr(dev))
-		return int(v)
-	}
-	b.limits = limits{arch: 10*attribute(attrMajor) + attribute(attrMinor), sms: attribute(attrSMs), shared: attribute(attrSharedOptin)}
-	dl.Call(d.deviceTotalMem, uintptr(unsafe.Pointer(&b.limits.total)), uintptr(dev))
-	if b.limits.arch < 80 || attribute(attrPools) == 0 || attribute(attrCooperative) == 0 {
+	b.name, b.limits = d.describe(dev)
+	if b.limits.arch < 80 || d.attribute(dev, attrPools) == 0 || d.attribute(dev, attrCooperative) == 0 {
 		return nil, fmt.Errorf("cuda:%d (%s) has compute capability %d.%d: 8.0 or newer is needed, with memory pools and cooperative launches", ordinal, b.name, b.limits.arch/10, b.limits.arch%10)
 	}
 	var pool uintptr

@@ -287,7 +287,7 @@ func deviceError(t *testing.T, f func()) *device.Error {
 }
 
 func TestOutOfMemory(t *testing.T) {
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	cudatest.Set(b.d.lib, "memory=104857600")
 	x := b.Alloc(20 << 20)
 	e := deviceError(t, func() { b.Alloc(10 << 20) })
@@ -305,10 +305,7 @@ func TestOutOfMemory(t *testing.T) {
 // TestLost loses the device amid a queue.
 func TestLost(t *testing.T) {
 	for _, graphs := range []bool{false, true} {
-		b, err := openEmulated(t, Options{}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := mustOpenEmulated(t, Options{})
 		s := newScaler(t, b)
 		x, y := b.Alloc(8), b.Alloc(8)
 		queue := func() {
@@ -335,14 +332,15 @@ func TestLost(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	for settings, want := range map[string]string{
-		"devices=0": "cuInit: no CUDA-capable device is detected (CUDA_ERROR_NO_DEVICE)",
-		"arch=75":   "cuda:0 (Emulated) has compute capability 7.5: 8.0 or newer is needed, with memory pools and cooperative launches",
+		"devices=0":    "the NVIDIA driver shows no GPU: see nvidia-smi, and CUDA_VISIBLE_DEVICES if it is set",
+		"driver=11080": "the NVIDIA driver knows CUDA 11.8, and 12.0 is needed: install driver 525 or newer",
+		"arch=75":      "cuda:0 (Emulated) has compute capability 7.5: 8.0 or newer is needed, with memory pools and cooperative launches",
 	} {
 		if _, err := openEmulated(t, Options{}, settings); err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", settings, err, want)
 		}
 	}
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	if _, err := open(b.d, b.nvrtc, libraries{}, 1, Options{}); err == nil || err.Error() != "there is no cuda:1: the driver shows 1 devices, from cuda:0 on" {
 		t.Errorf("device 1: got %v", err)
 	}
@@ -361,7 +359,7 @@ func TestNames(t *testing.T) {
 		if o.Deterministic {
 			want += "/own"
 		}
-		if b := emulated(t, o); b.Name() != want || !b.RunsAhead() {
+		if b := mustOpenEmulated(t, o); b.Name() != want || !b.RunsAhead() {
 			t.Errorf("the name is %q, want %q", b.Name(), want)
 		}
 	}

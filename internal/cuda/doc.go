@@ -1,6 +1,6 @@
 // Package cuda is the device.Backend for NVIDIA's GPUs. It loads CUDA's driver and
 // NVRTC, and cuBLASLt and cuDNN where they are, at run time and without cgo; without
-// the build tag dl, and on systems other than Linux, it is empty.
+// the build tag dl, and on systems other than Linux, Open only says so.
 //
 // Nothing waits but Download: a method puts its kernels and library calls into a queue,
 // and the queue is given to the device when somebody waits, when an optimizer has taken

@@ -104,6 +104,22 @@ func bindDriver(lib *dl.Library) (*driver, error) {
 	})
 }
 
+// attribute returns one of a device's numbers.
+func (d *driver) attribute(dev int32, id int) int {
+	var v int32
+	dl.Call(d.deviceGetAttribute, uintptr(unsafe.Pointer(&v)), uintptr(id), uintptr(dev))
+	return int(v)
+}
+
+// describe returns a device's name and its limits.
+func (d *driver) describe(dev int32) (string, limits) {
+	var name [256]byte
+	dl.Call(d.deviceGetName, uintptr(unsafe.Pointer(&name[0])), uintptr(len(name)), uintptr(dev))
+	l := limits{arch: 10*d.attribute(dev, attrMajor) + d.attribute(dev, attrMinor), sms: d.attribute(dev, attrSMs), shared: d.attribute(dev, attrSharedOptin)}
+	dl.Call(d.deviceTotalMem, uintptr(unsafe.Pointer(&l.total)), uintptr(dev))
+	return dl.OneLine(dl.Text(&name[0])), l
+}
+
 // text returns the driver's words for a CUresult.
 func (d *driver) text(result int32) string {
 	var name, text *byte

@@ -1,15 +1,15 @@
 //go:build dl && linux
 
-// Package cudatest has a stand-in for CUDA's driver, which runs kernels on the CPU: each
-// thread is a fiber, and kernels are C++ that the system's compiler makes shared objects
-// of (emulator/emulated.h has what C++ lacks). So tests of package cuda need no GPU. It
-// tells about semantics and nothing about speed, nor about what NVIDIA's compiler makes
-// of the source.
+// Package cudatest has stand-ins for CUDA's driver and for NVRTC, which compile kernels
+// for the CPU with the system's C++ compiler and run them there, each thread as a fiber.
+// So tests of package cuda, and of programs that use it, need no GPU. They tell about
+// semantics, and nothing about speed, nor about what NVIDIA's compiler makes of a source.
 package cudatest
 
 import (
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,24 +29,31 @@ import (
 //go:embed emulator
 var emulator embed.FS
 
-// Driver returns the path of a copy of the stand-in for libcuda.so.1, whose device is
-// no other's. It skips the test where there is no C++ compiler.
-func Driver(t testing.TB) string {
+// Libraries returns a folder with libcuda.so.1 and libnvrtc.so.13, for
+// CAROUSEL_CUDA_PATH. The driver is a copy, so what happens to its device happens to no
+// other. In another process, the environment variable CAROUSEL_EMULATED has settings as
+// Set takes them. Libraries skips the test where there is no C++ compiler.
+func Libraries(t testing.TB) string {
 	t.Helper()
-	needCompiler(t)
-	built, err := build("driver", ".cc", read("driver.cc"), "-O2 -g -pthread -fvisibility=hidden")
+	cxx, err := compiler()
 	if err != nil {
-		t.Fatal(err)
+		t.Skip(err)
 	}
-	image, err := os.ReadFile(built)
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for name, made := range map[string]func(cxx string) (string, error){"libcuda.so.1": driver, "libnvrtc.so.13": nvrtc} {
+		path, err := made(cxx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), image, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	path := filepath.Join(t.TempDir(), "libcuda.so.1")
-	if err := os.WriteFile(path, image, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return dir
 }
 
 // Set changes the settings of an emulated device: its properties, such as
@@ -66,21 +73,33 @@ func Check(driver *dl.Library) error {
 	return errors.New(dl.Text(&text[0]))
 }
 
-// Compile makes what the stand-in loads from a file of kernels.
-func Compile(file, source, macros string) ([]byte, error) {
-	// A trap for what a GPU cannot do, or gives no error for.
-	flags := "-O1 -DEMULATED -ffp-contract=off -Wno-unknown-pragmas -fsanitize=alignment,bounds,signed-integer-overflow -fsanitize-undefined-trap-on-error"
+// compiler is the path of the C++ compiler.
+var compiler = sync.OnceValues(func() (string, error) {
+	for _, name := range []string{os.Getenv("CXX"), "c++", "g++", "clang++"} {
+		if path, err := exec.LookPath(name); name != "" && err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("there is no C++ compiler (CXX, c++, g++, clang++), which the emulated GPU needs")
+})
+
+const common = " -std=c++17 -fPIC -shared"
+
+func driver(cxx string) (string, error) {
+	return build(cxx, common+" -O2 -g -pthread -fvisibility=hidden", "driver.cc", map[string]string{"driver.cc": read("driver.cc"), "emulated.h": read("emulated.h")})
+}
+
+func nvrtc(cxx string) (string, error) {
+	// The traps are for what a GPU cannot do, or gives wrong numbers for without an error.
+	command := cxx + common + " -O1 -DEMULATED -ffp-contract=off -Wno-unknown-pragmas -fsanitize=alignment,bounds,signed-integer-overflow -fsanitize-undefined-trap-on-error"
 	if cpu.X86.HasFMA {
-		flags += " -mfma"
+		command += " -mfma"
 	}
-	for _, m := range strings.Fields(macros) {
-		flags += " -D" + m
-	}
-	path, err := build(file, ".cc", "#include \"emulated.h\"\n#line 1 \"prelude.cu\"\n"+source, flags)
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(path)
+	header := read("emulated.h")
+	sum := sha256.Sum256([]byte(command + header))
+	text := fmt.Sprintf("static const char build_command[] = R\"END(%s)END\", build_header[] = R\"END(%s)END\";\nstatic const int build_version = %d;\n",
+		command, header, 1000+binary.LittleEndian.Uint32(sum[:])>>4)
+	return build(cxx, common+" -O1 -fvisibility=hidden", "nvrtc.cc", map[string]string{"nvrtc.cc": read("nvrtc.cc"), "build.h": text})
 }
 
 func read(name string) string {
@@ -91,38 +110,16 @@ func read(name string) string {
 	return string(text)
 }
 
-// compilerPath is the C++ compiler's.
-var compilerPath = sync.OnceValues(func() (string, error) {
-	for _, name := range []string{os.Getenv("CXX"), "c++", "g++", "clang++"} {
-		if path, err := exec.LookPath(name); name != "" && err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("there is no C++ compiler (CXX, c++, g++, clang++), which the emulated GPU needs")
-})
-
-func needCompiler(t testing.TB) {
-	t.Helper()
-	if _, err := compilerPath(); err != nil {
-		t.Skip(err)
-	}
-}
-
-// build compiles a source to a shared object, if the user's cache does not have it yet,
-// and returns its path.
-func build(name, ext, source, flags string) (string, error) {
-	cxx, err := compilerPath()
-	if err != nil {
-		return "", err
-	}
-	header := read("emulated.h")
-	hash := sha256.Sum256([]byte(strings.Join([]string{cxx, flags, header, source}, "\x00")))
+// build compiles a file, of those given, to a shared object, unless the user's cache has
+// it, and returns its path.
+func build(cxx, flags, file string, texts map[string]string) (string, error) {
+	hash := sha256.Sum256(fmt.Append(nil, cxx, flags, texts))
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()
 	}
-	dir = filepath.Join(dir, "carousel", "emulated")
-	path := filepath.Join(dir, name+"-"+hex.EncodeToString(hash[:12])+".so")
+	dir = filepath.Join(dir, "carousel", "emulator")
+	path := filepath.Join(dir, file+"-"+hex.EncodeToString(hash[:12])+".so")
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -133,14 +130,13 @@ func build(name, ext, source, flags string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(work)
-	for file, text := range map[string]string{"emulated.h": header, name + ext: source} {
-		if err := os.WriteFile(filepath.Join(work, file), []byte(text), 0o644); err != nil {
+	defer func() { _ = os.RemoveAll(work) }()
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(work, name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
 	}
-	args := append([]string{"-std=c++17", "-fPIC", "-shared", "-o", "out.so"}, strings.Fields(flags)...)
-	cmd := exec.Command(cxx, append(args, name+ext)...)
+	cmd := exec.Command(cxx, append(strings.Fields(flags), "-o", "out.so", file)...)
 	cmd.Dir = work
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", cxx, err, out)

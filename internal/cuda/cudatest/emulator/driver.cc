@@ -31,7 +31,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
@@ -39,7 +38,6 @@
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 using emulator::Dim;
@@ -450,7 +448,7 @@ void on_signal(int signal, siginfo_t *info, void *context) {
 			snprintf(text, sizeof text, " accesses memory at %p", info->si_addr);
 			uintptr_t p = (uintptr_t)info->si_addr;
 			auto m = allocations.upper_bound(p);
-			if (m != allocations.begin() && p - (--m)->second.start < (1 << 20))
+			if (m != allocations.begin() && p - (--m)->second.start < m->second.bytes + page)
 				snprintf(text, sizeof text, " accesses byte %zu of an allocation of %zu", (size_t)(p - m->second.start), m->second.bytes);
 		}
 		lost = fault(result, "%s%s", place(now).c_str(), text);
@@ -540,13 +538,15 @@ struct Event {
 };
 
 struct Op {
-	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event } kind;
+	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event, call_host } kind;
 	Op(Kind k = launch_kernel) : kind(k) {}
 	Launch l;
 	uintptr_t dst = 0, src = 0;
 	size_t bytes = 0;
 	uint32_t word = 0;
 	Event *event = nullptr;
+	void (*call)(void *) = nullptr;
+	void *data = nullptr;
 };
 
 struct Graph;
@@ -600,6 +600,9 @@ void do_op(Op &o) {
 	case Op::record_event:
 		o.event->time = milliseconds();
 		break;
+	case Op::call_host:
+		o.call(o.data);
+		break;
 	}
 	if (!valid)
 		lost = fault(illegal_address, "a copy, a fill or a free of memory that has been freed");
@@ -607,8 +610,8 @@ void do_op(Op &o) {
 
 // The device's thread. Signals of the process are not for it, so Go's handlers do not
 // run there.
-std::mutex work_lock;
-std::condition_variable work_changed;
+pthread_mutex_t work_lock = PTHREAD_MUTEX_INITIALIZER; // C++'s would be destroyed at exit, which waits for the thread
+pthread_cond_t work_changed = PTHREAD_COND_INITIALIZER;
 std::function<void()> *work;
 
 void *device_main(void *) {
@@ -616,17 +619,18 @@ void *device_main(void *) {
 	stack.ss_size = 64 << 10;
 	stack.ss_sp = malloc(stack.ss_size);
 	sigaltstack(&stack, nullptr);
-	std::unique_lock<std::mutex> held(work_lock);
+	pthread_mutex_lock(&work_lock);
 	for (;;) {
-		work_changed.wait(held, [] { return work; });
+		while (!work)
+			pthread_cond_wait(&work_changed, &work_lock);
 		(*work)();
 		work = nullptr;
-		work_changed.notify_all();
+		pthread_cond_broadcast(&work_changed);
 	}
 }
 
 void on_the_device(std::function<void()> f) {
-	std::unique_lock<std::mutex> held(work_lock);
+	pthread_mutex_lock(&work_lock);
 	static bool running;
 	if (!running) {
 		running = true;
@@ -646,8 +650,10 @@ void on_the_device(std::function<void()> f) {
 		pthread_sigmask(SIG_SETMASK, &before, nullptr);
 	}
 	work = &f;
-	work_changed.notify_all();
-	work_changed.wait(held, [] { return !work; });
+	pthread_cond_broadcast(&work_changed);
+	while (work)
+		pthread_cond_wait(&work_changed, &work_lock);
+	pthread_mutex_unlock(&work_lock);
 }
 
 // finish does what a stream was given up to an op of a number.
@@ -1140,6 +1146,14 @@ EXPORT int cuMemsetD32Async(uintptr_t dst, unsigned word, size_t words, Stream *
 		return fault(invalid_value, "a fill of %zu words is not within an allocation", words);
 	Op o(Op::set_words);
 	o.dst = dst, o.bytes = 4 * words, o.word = word;
+	return enqueue(stream, o);
+}
+
+// cuLaunchHostFunc is how stand-ins for NVIDIA's libraries do their work in a stream's order.
+EXPORT int cuLaunchHostFunc(Stream *stream, void (*call)(void *), void *data) {
+	BEGIN_ON(stream)
+	Op o(Op::call_host);
+	o.call = call, o.data = data;
 	return enqueue(stream, o);
 }
 
