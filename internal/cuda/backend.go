@@ -36,7 +36,8 @@ type Backend struct {
 	modules   map[module]uintptr
 	scratch   block
 	parts     block
-	products  block // of gemm
+	products  block   // of gemm
+	blas      *blas   // when it was needed first
 	barrier   uintptr // the word that barriers of a whole grid count with
 	counts    Counts
 }
