@@ -23,6 +23,7 @@ type Backend struct {
 	ordinal int
 	name    string
 	limits  limits
+	dnn     *dnn // nil before the first layer that it may run
 	notes   []string
 	context uintptr
 	stream  uintptr // everything is done in its order

@@ -540,13 +540,15 @@ struct Event {
 };
 
 struct Op {
-	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event } kind;
+	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event, call_host } kind;
 	Op(Kind k = launch_kernel) : kind(k) {}
 	Launch l;
 	uintptr_t dst = 0, src = 0;
 	size_t bytes = 0;
 	uint32_t word = 0;
 	Event *event = nullptr;
+	void (*call)(void *) = nullptr;
+	void *data = nullptr;
 };
 
 struct Graph;
@@ -599,6 +601,9 @@ void do_op(Op &o) {
 	}
 	case Op::record_event:
 		o.event->time = milliseconds();
+		break;
+	case Op::call_host:
+		o.call(o.data);
 		break;
 	}
 	if (!valid)
@@ -1140,6 +1145,14 @@ EXPORT int cuMemsetD32Async(uintptr_t dst, unsigned word, size_t words, Stream *
 		return fault(invalid_value, "a fill of %zu words is not within an allocation", words);
 	Op o(Op::set_words);
 	o.dst = dst, o.bytes = 4 * words, o.word = word;
+	return enqueue(stream, o);
+}
+
+// cuLaunchHostFunc is how stand-ins for NVIDIA's libraries do their work in a stream's order.
+EXPORT int cuLaunchHostFunc(Stream *stream, void (*call)(void *), void *data) {
+	BEGIN_ON(stream)
+	Op o(Op::call_host);
+	o.call = call, o.data = data;
 	return enqueue(stream, o);
 }
 
