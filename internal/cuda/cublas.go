@@ -19,11 +19,13 @@ type blas struct {
 	preferenceCreate, preferenceDestroy, preferenceSet uintptr
 	heuristic, matmul                                  uintptr
 
-	handle uintptr
-	space  uintptr // blasSpace bytes for its algorithms
-	plans  map[blasShape]*blasPlan
-	made   uint64
-	events [2]uintptr // for timing
+	handle  uintptr
+	space   uintptr // blasSpace bytes for its algorithms
+	plans   map[blasShape]*blasPlan
+	made    uint64
+	events  [2]uintptr // for timing
+	version int
+	choices choices // of the algorithms that the library proposes, by their number
 }
 
 // Values of cublasLt.h, cublas_api.h and library_types.h.
@@ -91,7 +93,7 @@ type blasResult struct {
 
 // bindBlas finds the functions of cuBLASLt, of which only heuristic and matmul need a handle.
 func bindBlas(lib *dl.Library) (*blas, error) {
-	l := &blas{plans: map[blasShape]*blasPlan{}}
+	l := &blas{plans: map[blasShape]*blasPlan{}, version: version(lib, "cublasLtGetVersion"), choices: choices{path: cached("products.json")}}
 	return l, lib.Bind(map[string]*uintptr{
 		"cublasLtCreate":                       &l.create,
 		"cublasLtMatmulDescCreate":             &l.descCreate,
@@ -150,7 +152,7 @@ func (b *Backend) gemmByLibrary(s *device.GemmSpec) bool {
 		shape.lda, shape.strideA, shape.alignA = x.layout()
 		shape.ldb, shape.strideB, shape.alignB = y.layout()
 	}
-	p := b.plan(shape)
+	p := b.productPlan(shape)
 	if len(p.algorithms) == 0 {
 		return false
 	}
@@ -161,7 +163,7 @@ func (b *Backend) gemmByLibrary(s *device.GemmSpec) bool {
 	b.call("cublasLtMatmul", key("cublasLtMatmul", p.number, uint64(c.a), uint64(c.b), uint64(c.c), uint64(c.bias)), func(stream uintptr) int32 {
 		if !p.timed && stream == b.stream {
 			p.timed = true
-			b.fastest(&c)
+			b.fastestProduct(&c)
 		}
 		return l.run(&c, 0, c.c, stream)
 	})
@@ -197,8 +199,8 @@ func (l *blas) run(c *blasCall, algorithm int, d, stream uintptr) int32 {
 		uintptr(unsafe.Pointer(&how.algo)), l.space, blasSpace, stream)
 }
 
-// plan returns the plan of a shape, which has no algorithm if the library has none. b is entered.
-func (b *Backend) plan(s blasShape) *blasPlan {
+// productPlan returns the plan of a shape, which has no algorithm if the library has none. b is entered.
+func (b *Backend) productPlan(s blasShape) *blasPlan {
 	l := b.blas
 	if p := l.plans[s]; p != nil {
 		return p
@@ -324,9 +326,16 @@ func (l *blas) destroy(p *blasPlan) {
 	}
 }
 
-// fastest puts the plan's fastest algorithm first, by the device's clock. It waits for the device.
-func (b *Backend) fastest(c *blasCall) {
+// fastestProduct puts the plan's fastest algorithm first, by the device's clock, for which it
+// waits, or by an earlier process.
+func (b *Backend) fastestProduct(c *blasCall) {
 	l, p, d := b.blas, c.plan, c.c
+	first := func(i int) { p.algorithms[0], p.algorithms[i] = p.algorithms[i], p.algorithms[0] }
+	key := fmt.Sprintf("%s %d.%d, cuBLASLt %d: %+v", b.name, b.limits.arch/10, b.limits.arch%10, l.version, p.blasShape)
+	if i, ok := l.choices.get(key); ok && i >= 0 && int(i) < len(p.algorithms) {
+		first(int(i))
+		return
+	}
 	if p.acc { // C is needed as it is, so the results go elsewhere
 		bytes := 4 * ((p.batch-1)*p.strideC + (p.m-1)*p.ldc + p.n)
 		if bytes > blasTimedC || dl.Call(b.d.memAllocAsync, uintptr(unsafe.Pointer(&d)), uintptr(bytes), b.stream) != 0 {
@@ -351,7 +360,8 @@ func (b *Backend) fastest(c *blasCall) {
 			best, least = i, ms
 		}
 	}
-	p.algorithms[0], p.algorithms[best] = p.algorithms[best], p.algorithms[0]
+	l.choices.put(key, int32(best))
+	first(best)
 }
 
 // halves is an operand that is rounded to 16 bits: halves_args of kernels/products.cu.

@@ -125,7 +125,7 @@ func emulatedBlas(t *testing.T, o Options) (*Backend, *lt) {
 	b.enter()
 	defer b.leave()
 	product := b.function(k)
-	f := &blas{plans: map[blasShape]*blasPlan{}, space: b.allocate(blasSpace), handle: 99,
+	f := &blas{plans: map[blasShape]*blasPlan{}, space: b.allocate(blasSpace), handle: 99, choices: choices{path: filepath.Join(t.TempDir(), "products.json")},
 		descSet: l.set("desc"), layoutSet: l.set("layout"), preferenceSet: l.set("preference"),
 		descDestroy: l.destroy("desc"), layoutDestroy: l.destroy("layout"), preferenceDestroy: l.destroy("preference"),
 		descCreate: purego.NewCallback(func(to *uintptr, compute, scale uintptr) uintptr {
@@ -274,6 +274,12 @@ func TestFastestAlgorithm(t *testing.T) {
 	if c := b.Counts(); c.Graphs != 3 {
 		t.Errorf("%d graphs of 3", c.Graphs)
 	}
+	later, l := emulatedBlas(t, Options{})
+	l.algorithms, later.blas.choices.path = 9, b.blas.choices.path
+	later.Gemm(&device.GemmSpec{M: m, N: n, K: k, A: put(later, get(b, x)), B: put(later, get(b, y)), C: later.Alloc(m * n), Acc: true})
+	if later.Sync(); fmt.Sprint(l.ran) != "[3]" {
+		t.Errorf("a later process ran algorithms %v, want the one that was chosen, 3", l.ran)
+	}
 }
 
 // Weights of 16 bits are rounded once for a version, and a product that the library has no
@@ -323,7 +329,7 @@ func TestManyPlans(t *testing.T) {
 	b.enter()
 	defer b.leave()
 	for i := range mostBlasPlans + 10 {
-		b.plan(blasShape{m: i + 1, n: 2, k: 3, batch: 1, lda: 3, ldb: 2, ldc: 2})
+		b.productPlan(blasShape{m: i + 1, n: 2, k: 3, batch: 1, lda: 3, ldb: 2, ldc: 2})
 	}
 	if len(b.blas.plans) != 10 || len(l.objects) != 4*10 {
 		t.Errorf("%d plans and %d descriptors are left", len(b.blas.plans), len(l.objects))

@@ -12,7 +12,7 @@ import (
 
 // Gemm queues a product. Its sums keep the law of kernels/gemm.cu, in which no bit depends on
 // other rows, unless cuBLASLt computes it: that repeats its bits for a product of the same sizes,
-// options and alignments, within a process.
+// options and alignments, on the same device with the same file of choices.
 func (b *Backend) Gemm(s *device.GemmSpec) {
 	b.enter()
 	defer b.leave()

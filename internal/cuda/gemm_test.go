@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -16,12 +17,14 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
+// The kinds that differ in a line only are compiled for one tile.
 func init() {
 	for _, set := range []tileSet{plainTiles, tensorTiles} {
 		for _, list := range [][]tile{set.any, set.rows, set.columns} {
-			for _, t := range list {
-				for _, k := range t.kernels {
-					if k.name != "" {
+			for i := range list {
+				for kind, k := range list[i].kernels {
+					same := device.Kind(kind) == device.INT8 || device.Kind(kind) == device.FP16
+					if k.name != "" && (!same || &list[i] == &set.any[0]) {
 						variants["gemm"] = append(variants["gemm"], k.macros)
 					}
 				}
@@ -30,12 +33,7 @@ func init() {
 	}
 }
 
-func TestGemm(t *testing.T) {
-	b := emulated(t, Options{})
-	devicetest.Run(t, b, "Gemm")
-	b.limits.sms = 0 // large tiles, and no sum in parts
-	devicetest.Run(t, b, "Gemm")
-}
+func TestGemm(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "Gemm") }
 
 // gemmCase is a product of random numbers with everything that a spec may have.
 type gemmCase struct {
@@ -163,6 +161,9 @@ func TestGemmOfEveryTile(t *testing.T) {
 			sms := b.limits.sms
 			for i, g := range sizes {
 				for option := range 8 {
+					if kind.as != device.F32 && (i+bits.OnesCount(uint(option)))%2 == 1 {
+						continue // which the emulator takes long for
+					}
 					g := g
 					g.Kind, g.TransA, g.TransB = kind.kind, option&1 != 0, option&2 != 0
 					if option&4 != 0 {

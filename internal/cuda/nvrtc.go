@@ -62,9 +62,7 @@ func bindNVRTC(lib *dl.Library) (*nvrtc, error) {
 	for _, a := range archs {
 		n.archs = append(n.archs, int(a))
 	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		n.cache = filepath.Join(dir, "carousel", "cuda")
-	}
+	n.cache = cached("")
 	return n, nil
 }
 
