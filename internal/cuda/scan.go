@@ -5,7 +5,6 @@ package cuda
 import (
 	"cmp"
 	"fmt"
-	"math"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
@@ -73,10 +72,16 @@ func workSizes(s *device.ScanSpec) [8]int {
 // lines returns n rounded up to 64 elements, so that what follows begins on a boundary.
 func lines(n int) int { return (n + 63) &^ 63 }
 
-// ScanWork returns the length of ScanSpec.Work.
+// ScanWork returns the length of ScanSpec.Work. It is enough for cuDNN and for the kernels here,
+// since a scan that cuDNN could run may be traced later.
 func (b *Backend) ScanWork(s *device.ScanSpec) (sum int) {
 	for _, n := range workSizes(s) {
 		sum += lines(n)
+	}
+	b.enter()
+	defer b.leave()
+	if b.dnnTakes(s) {
+		sum = max(sum, b.dnnWork(s))
 	}
 	return sum
 }
@@ -135,13 +140,6 @@ type scan struct {
 	args        scanArgs
 }
 
-func flag(v bool) int32 {
-	if v {
-		return 1
-	}
-	return 0
-}
-
 // newScan prepares a pass; b is entered.
 func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	if s.Cell == cell.Custom {
@@ -188,19 +186,9 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	return e
 }
 
-// golden and mix are the generator's of internal/cpu/dropout.go.
-const golden = 0x9E3779B97F4A7C15
-
-func mix(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
-	z = (z ^ z>>27) * 0x94D049BB133111EB
-	return z ^ z>>31
-}
-
 // mask returns the numbers of a stream that are 0 with probability p and keep otherwise.
 func (e *scan) mask(stream uint64, p, keep float32) maskArgs {
-	return maskArgs{key: mix((mix((mix(e.Seed+golden)^e.Step)+golden) ^ (e.Node + stream)) + golden),
-		limit: int64(math.Round(float64(p) * (1 << 32))), keep: keep}
+	return maskArgs{key: maskKey(e.Seed, e.Step, e.Node+stream), limit: int64(threshold(p)), keep: keep}
 }
 
 // zone returns the weights of the new values in zoneout.
@@ -259,9 +247,18 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	}
 	b.enter()
 	defer b.leave()
+	if b.dnnTakes(s) {
+		b.dnnScan(s)
+		return
+	}
+	b.scan(s)
+}
+
+// scan is Scan by the kernels here. Outputs that are absent are not written.
+func (b *Backend) scan(s *device.ScanSpec) {
 	e := b.newScan(s, false)
 	a := &e.args
-	a.y, a.hn, a.cn = s.Y.Addr+4*uintptr(s.YOff), s.HN.Addr, s.CN.Addr
+	a.y, a.hn, a.cn = columns(s.Y, s.YOff), s.HN.Addr, s.CN.Addr
 	chunk := keptSteps(s)
 	for done := 0; done < s.T || done == 0; done += max(chunk, 1) { // T of 0: the states alone
 		steps := min(chunk, s.T-done)
@@ -277,6 +274,14 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		e.queue("scan")
 	}
 	e.trace()
+}
+
+// columns returns the address of column off of a sequence, 0 if it is absent.
+func columns(m device.Buffer, off int) uintptr {
+	if m.Zero() {
+		return 0
+	}
+	return m.Addr + 4*uintptr(off)
 }
 
 // inputs queues W·x + BW for times [t0, t0+steps); without the bias if W·x is normalised.
@@ -348,7 +353,7 @@ type planKey struct {
 
 const (
 	plainKindTF32 = 4  // TF32 of cells.cu
-	warps         = 8  // WARPS of product.cu
+	stepWarps     = 8  // WARPS of product.cu
 	chunkWords    = 32 // CHUNK
 	pitch         = chunkWords + 4
 	mostGroups    = 64 // words of Backend.barrier
@@ -403,8 +408,6 @@ func (p *stepProduct) words() (n, kept int) {
 	return n, ceilDiv(n, 32)*32 + 4
 }
 
-func ceilDiv(x, y int) int { return (x + y - 1) / y }
-
 // scanPlan returns the plan that seems the fastest. It changes no bit.
 func (b *Backend) scanPlan(e *scan) *scanPlan {
 	key := e.products()
@@ -456,7 +459,7 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 	)
 	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks), slices: [2]int{-1, -1}}
 	p.groups = ceilDiv(key.b, p.rows)
-	staging := warps*(rows+cols)*pitch + warps*rows*(cols+4)
+	staging := stepWarps*(rows+cols)*pitch + stepWarps*rows*(cols+4)
 	free := b.limits.shared/4 - staging
 	if free < 0 {
 		return nil
@@ -488,7 +491,7 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 		if s.kind == 0 && rows == 8 {
 			rate = 50
 		}
-		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/warps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
+		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/stepWarps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
 	}
 	p.cost *= float64(ceilDiv(blocks*p.groups, b.limits.sms))
 	p.shared = 4 * (p.staging + staging)

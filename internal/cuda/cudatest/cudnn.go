@@ -18,8 +18,11 @@ type DNN struct {
 // NewDNN returns a stand-in whose calls run on the device of a stand-in driver.
 func NewDNN(t testing.TB, driver *dl.Library) *DNN {
 	t.Helper()
-	needCompiler(t)
-	built, err := build("cudnn", ".cc", read("cudnn.cc"), "-O2 -g -fvisibility=hidden -Wl,-Bsymbolic") // NVIDIA's may be loaded too
+	cxx, err := compiler()
+	if err != nil {
+		t.Skip(err)
+	}
+	built, err := build(cxx, common+" -O2 -g -fvisibility=hidden -Wl,-Bsymbolic", "cudnn.cc", map[string]string{"cudnn.cc": read("cudnn.cc")}) // NVIDIA's may be loaded too
 	if err != nil {
 		t.Fatal(err)
 	}

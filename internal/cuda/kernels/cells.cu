@@ -103,22 +103,11 @@ DEVICE moment moment_of(const scan_args &a, int t) {
 	return m;
 }
 
-// The generator of masks: see internal/cpu/dropout.go.
-DEVICE u64 mixed(u64 z) {
-	z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
-	z = (z ^ z >> 27) * 0x94D049BB133111EBull;
-	return z ^ z >> 31;
-}
 // drawn returns the factor of element j of a row at a time: 0 or m.keep.
 DEVICE_OPTION float drawn(const scan_args &a, const mask &m, int row, int t, int j) {
 	if (m.expect)
 		return m.keep;
-	const u64 golden = 0x9E3779B97F4A7C15ull;
-	u64 number = a.rows ? a.rows[row] : row;
-	u64 state = mixed(m.key + (number << 32 | (u32)t) * golden);
-	u64 z = mixed(state + (u64)(j / 2 + 1) * golden);
-	s64 bits = j % 2 ? z >> 32 : z & 0xffffffffu;
-	return bits < m.limit ? 0 : m.keep;
+	return masked(mask_state(m.key, a.rows ? a.rows[row] : row, t), j, m.limit) ? 0 : m.keep;
 }
 
 // Activations, and their slopes as functions of their values.
