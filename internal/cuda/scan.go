@@ -454,7 +454,7 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 	const (
 		barrier = 2500 // of several blocks
 		within  = 200  // of one
-		visit   = 1500 // a tile: loads that wait for the L2 cache, and the sums of its warps
+		visit   = 1500 // a tile: loads that wait for the L2 cache, and the sums of its stepWarps
 		bytes   = 32   // per cycle that a multiprocessor gets from the L2 cache
 	)
 	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks), slices: [2]int{-1, -1}}
