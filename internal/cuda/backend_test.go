@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -178,6 +179,52 @@ func TestGraphsForgotten(t *testing.T) {
 	}
 	if c := b.Counts(); c.Graphs != 2*(mostGraphs+10) {
 		t.Errorf("%d queues were launched as graphs, want each that came a second time at once: %d", c.Graphs, 2*(mostGraphs+10))
+	}
+}
+
+// TestGridsInGraphs launches kernels whose blocks wait for each other as a graph, with other arguments.
+func TestGridsInGraphs(t *testing.T) {
+	b := emulated(t, Options{})
+	k := b.testKernel(t, "shift", `
+struct shift_args { float *x; u32 *count; int by; };
+KERNEL(shift, shift_args) { // x[i] += x[i + by], of a ring of all threads
+	u32 n = gridDim.x * 256, i = blockIdx.x * 256 + threadIdx.x;
+	float other = load_l2(&a.x[(i + a.by) % n]);
+	sync_grid(a.count);
+	a.x[i] += other;
+}
+`)
+	const grid = 4
+	x := b.Alloc(grid * perBlock)
+	want := make([]float32, x.N)
+	for i := range want {
+		want[i] = float32(i % 7)
+	}
+	b.Upload(x, want)
+	b.Sync()
+	b.Counts()
+	for round := range 4 {
+		for i := range leastGraph {
+			by := 300*i + round
+			b.enter()
+			s := blocks(grid, 0)
+			s.cooperative = true
+			launch(b, k, s, &struct {
+				x, count uintptr
+				by       int32
+			}{x.Addr, b.barrier, int32(by)})
+			b.leave()
+			before := slices.Clone(want)
+			for j := range want {
+				want[j] += before[(j+by)%len(want)]
+			}
+		}
+		if got := get(b, x); !equalBits(got, want) {
+			t.Fatalf("round %d: the numbers differ", round)
+		}
+	}
+	if c := b.Counts(); c.Graphs != 3 {
+		t.Errorf("%d graphs were launched, want 3", c.Graphs)
 	}
 }
 

@@ -680,7 +680,8 @@ struct Graph {
 };
 struct Exec {
 	Graph *of;
-	std::vector<std::pair<Node *, std::vector<Op>>> parts;
+	std::vector<std::vector<Op>> parts;
+	std::map<Node *, size_t> part;
 };
 std::set<Graph *> graphs;
 std::set<Exec *> execs;
@@ -688,20 +689,23 @@ std::set<Exec *> execs;
 // ordered returns a graph's nodes in an order that keeps its dependencies. Where they
 // allow several, it is the one in which nodes were not added.
 std::vector<Node *> ordered(Graph *g) {
-	std::vector<Node *> order;
-	std::set<Node *> placed;
-	while (order.size() < g->nodes.size())
-		for (size_t i = g->nodes.size(); i-- > 0;) {
-			Node *n = g->nodes[i].get();
-			bool free = !placed.count(n);
-			for (Node *a : n->after)
-				free = free && placed.count(a);
-			if (free) {
-				order.push_back(n);
-				placed.insert(n);
-				break;
-			}
-		}
+	std::map<Node *, std::vector<Node *>> before;
+	std::map<Node *, size_t> missing;
+	std::vector<Node *> order, free;
+	for (auto &n : g->nodes) {
+		for (Node *a : n->after)
+			before[a].push_back(n.get());
+		if (!(missing[n.get()] = n->after.size()))
+			free.push_back(n.get());
+	}
+	while (!free.empty()) {
+		Node *n = free.back();
+		free.pop_back();
+		order.push_back(n);
+		for (Node *next : before[n])
+			if (!--missing[next])
+				free.push_back(next);
+	}
 	return order;
 }
 
@@ -1293,9 +1297,11 @@ EXPORT int cuGraphInstantiateWithFlags(Exec **exec, Graph *graph, unsigned long 
 	BEGIN
 	if (!graphs.count(graph) || flags)
 		return fault(invalid_value, "the graph is unknown");
-	auto e = new Exec{graph, {}};
-	for (Node *n : ordered(graph))
-		e->parts.emplace_back(n, n->ops);
+	auto e = new Exec{graph, {}, {}};
+	for (Node *n : ordered(graph)) {
+		e->part[n] = e->parts.size();
+		e->parts.push_back(n->ops);
+	}
 	execs.insert(*exec = e);
 	return ok;
 }
@@ -1312,15 +1318,14 @@ EXPORT int cuGraphExecKernelNodeSetParams_v2(Exec *exec, Node *node, const NodeP
 	BEGIN
 	if (!execs.count(exec) || !graphs.count(exec->of))
 		return fault(invalid_value, "the graph is unknown, or that of which it was made is no more");
-	for (auto &part : exec->parts)
-		if (part.first == node && node->kernel) {
-			Op o;
-			if (int result = make_launch(&o, p->func, {p->gx, p->gy, p->gz}, {p->bx, p->by, p->bz}, p->shared, part.second[0].l.cooperative, p->params))
-				return result;
-			part.second[0] = std::move(o);
-			return ok;
-		}
-	return fault(invalid_value, "the node is no kernel of the graph");
+	auto part = exec->part.find(node);
+	if (part == exec->part.end() || !node->kernel)
+		return fault(invalid_value, "the node is no kernel of the graph");
+	Op o, &old = exec->parts[part->second][0];
+	if (int result = make_launch(&o, p->func, {p->gx, p->gy, p->gz}, {p->bx, p->by, p->bz}, p->shared, old.l.cooperative, p->params))
+		return result;
+	old = std::move(o);
+	return ok;
 }
 
 EXPORT int cuGraphLaunch(Exec *exec, Stream *stream) {
@@ -1328,7 +1333,7 @@ EXPORT int cuGraphLaunch(Exec *exec, Stream *stream) {
 	if (!execs.count(exec))
 		return fault(invalid_value, "the graph is unknown");
 	for (auto &part : exec->parts)
-		for (auto &o : part.second)
+		for (auto &o : part)
 			if (int result = enqueue(stream, o))
 				return result;
 	return ok;
