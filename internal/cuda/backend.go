@@ -23,6 +23,7 @@ type Backend struct {
 	ordinal int
 	name    string
 	limits  limits
+	dnn     *dnn // nil before the first layer that it may run
 	notes   []string
 	context uintptr
 	stream  uintptr // everything is done in its order
@@ -36,7 +37,9 @@ type Backend struct {
 	modules   map[module]uintptr
 	scratch   block
 	parts     block
-	barrier   uintptr // the word that barriers of a whole grid count with
+	products  block   // of gemm
+	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
+	scanPlans map[planKey]*scanPlan
 	counts    Counts
 }
 

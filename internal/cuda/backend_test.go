@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -181,6 +182,52 @@ func TestGraphsForgotten(t *testing.T) {
 	}
 }
 
+// TestGridsInGraphs launches kernels whose blocks wait for each other as a graph, with other arguments.
+func TestGridsInGraphs(t *testing.T) {
+	b := emulated(t, Options{})
+	k := b.testKernel(t, "shift", `
+struct shift_args { float *x; u32 *count; int by; };
+KERNEL(shift, shift_args) { // x[i] += x[i + by], of a ring of all threads
+	u32 n = gridDim.x * 256, i = blockIdx.x * 256 + threadIdx.x;
+	float other = load_l2(&a.x[(i + a.by) % n]);
+	sync_grid(a.count);
+	a.x[i] += other;
+}
+`)
+	const grid = 4
+	x := b.Alloc(grid * perBlock)
+	want := make([]float32, x.N)
+	for i := range want {
+		want[i] = float32(i % 7)
+	}
+	b.Upload(x, want)
+	b.Sync()
+	b.Counts()
+	for round := range 4 {
+		for i := range leastGraph {
+			by := 300*i + round
+			b.enter()
+			s := blocks(grid, 0)
+			s.cooperative = true
+			launch(b, k, s, &struct {
+				x, count uintptr
+				by       int32
+			}{x.Addr, b.barrier, int32(by)})
+			b.leave()
+			before := slices.Clone(want)
+			for j := range want {
+				want[j] += before[(j+by)%len(want)]
+			}
+		}
+		if got := get(b, x); !equalBits(got, want) {
+			t.Fatalf("round %d: the numbers differ", round)
+		}
+	}
+	if c := b.Counts(); c.Graphs != 3 {
+		t.Errorf("%d graphs were launched, want 3", c.Graphs)
+	}
+}
+
 // TestUploads sends more than the ring of pinned memory holds, and what does not go
 // through it, and changes the sources at once.
 func TestUploads(t *testing.T) {
@@ -287,7 +334,7 @@ func deviceError(t *testing.T, f func()) *device.Error {
 }
 
 func TestOutOfMemory(t *testing.T) {
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	cudatest.Set(b.d.lib, "memory=104857600")
 	x := b.Alloc(20 << 20)
 	e := deviceError(t, func() { b.Alloc(10 << 20) })
@@ -305,10 +352,7 @@ func TestOutOfMemory(t *testing.T) {
 // TestLost loses the device amid a queue.
 func TestLost(t *testing.T) {
 	for _, graphs := range []bool{false, true} {
-		b, err := openEmulated(t, Options{}, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := mustOpenEmulated(t, Options{})
 		s := newScaler(t, b)
 		x, y := b.Alloc(8), b.Alloc(8)
 		queue := func() {
@@ -343,7 +387,7 @@ func TestOpenErrors(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", settings, err, want)
 		}
 	}
-	b := emulated(t, Options{})
+	b := mustOpenEmulated(t, Options{})
 	if _, err := open(b.d, b.nvrtc, libraries{}, 1, Options{}); err == nil || err.Error() != "there is no cuda:1: the driver shows 1 devices, from cuda:0 on" {
 		t.Errorf("device 1: got %v", err)
 	}
@@ -362,7 +406,7 @@ func TestNames(t *testing.T) {
 		if o.Deterministic {
 			want += "/own"
 		}
-		if b := emulated(t, o); b.Name() != want || !b.RunsAhead() {
+		if b := mustOpenEmulated(t, o); b.Name() != want || !b.RunsAhead() {
 			t.Errorf("the name is %q, want %q", b.Name(), want)
 		}
 	}

@@ -25,17 +25,19 @@ type compiler interface {
 	compile(file, source, macros string, arch int) ([]byte, error)
 }
 
+// commons are the files that stand before others, beside the prelude.
+var commons = map[string][]string{"scan": {"cells", "product"}, "scan_grad": {"cells", "product"}}
+
 // source returns a file of kernels with what is before it.
-func source(file string) string {
-	prelude, err := sources.ReadFile("kernels/prelude.cu")
-	if err != nil {
-		panic(err)
+func source(file string) (all string) {
+	for _, name := range append(append([]string{"prelude"}, commons[file]...), file) {
+		text, err := sources.ReadFile("kernels/" + name + ".cu")
+		if err != nil {
+			panic(err)
+		}
+		all += "#line 1 \"" + name + ".cu\"\n" + string(text)
 	}
-	text, err := sources.ReadFile("kernels/" + file + ".cu")
-	if err != nil {
-		panic(err)
-	}
-	return "#line 1 \"prelude.cu\"\n" + string(prelude) + "#line 1 \"" + file + ".cu\"\n" + string(text)
+	return all
 }
 
 // function returns a kernel, which is compiled when it is needed first. b is entered.

@@ -7,7 +7,7 @@
 // row-major float32. Dimensions: B batch, T time, I input, H hidden, G gates.
 //
 // Operations read and write device memory only: a spec holds shapes, options and
-// device memory, never a slice of the caller. Only Upload and UploadInts read host
+// device memory, and no slice of the caller but ScanSpec.Lengths. Only Upload and UploadInts read host
 // memory, and have finished reading when they return; a backend that runs later
 // copies it then. Work is done in the order of the calls, so the caller may use
 // device memory for other data as soon as it has made the calls that need it, and a

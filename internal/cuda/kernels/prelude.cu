@@ -16,6 +16,7 @@ typedef long long s64;
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
 #define DEVICE __device__ __forceinline__
+#define DEVICE_CALLED __device__ __noinline__ // for large functions that are not worth their copies
 #define KERNEL_OF(threads, name, args) extern "C" __global__ void __launch_bounds__(threads) name(const args a)
 #define KERNEL(name, args) KERNEL_OF(BLOCK, name, args)
 
@@ -47,6 +48,13 @@ DEVICE u32 load_l2(const u32 *p) {
 	asm volatile("ld.relaxed.gpu.global.u32 %0,[%1];" : "=r"(v) : "l"(p) : "memory");
 	return v;
 }
+DEVICE float4 load_l2(const float4 *p) {
+	float4 v;
+	asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3},[%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(p) : "memory");
+	return v;
+}
+// prefetch_l2 begins to move the 128 bytes at p to the L2 cache, where a later load finds them.
+DEVICE void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
 DEVICE void pause() {}
 
 // Rounding to 16 bits, to nearest, ties to even.
@@ -58,6 +66,17 @@ DEVICE u16 to_bf16(float f) {
 DEVICE u16 to_fp16(float f) {
 	u16 r;
 	asm("cvt.rn.f16.f32 %0, %1;" : "=h"(r) : "f"(f));
+	return r;
+}
+// pair_bf16 and pair_fp16 round two numbers; the first is in the low half.
+DEVICE u32 pair_bf16(float low, float high) {
+	u32 r;
+	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+	return r;
+}
+DEVICE u32 pair_fp16(float low, float high) {
+	u32 r;
+	asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
 	return r;
 }
 DEVICE float from_fp16(u16 h) {
@@ -86,6 +105,8 @@ DEVICE void mma_tf32(float d[4], const u32 a[4], const u32 b[2]) {
 	asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
 				 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+// dot_bytes adds the four products of integers of 8 bits with sign.
+DEVICE int dot_bytes(int x, int y, int sum) { return __dp4a(x, y, sum); }
 DEVICE float shuffle_xor(float v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
 DEVICE double shuffle_xor(double v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
 DEVICE int shuffle_xor(int v, int lanes) { return __shfl_xor_sync(ALL, v, lanes); }
@@ -105,19 +126,23 @@ DEVICE float from_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
 // index and stride of a loop over n elements by all threads of a one-dimensional grid.
 #define EACH(i, n) for (s64 i = (s64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (s64)gridDim.x * blockDim.x)
 
-// sync_grid waits until all blocks of a cooperative launch have come here. count is a word of
-// the device's memory that only such barriers change; it need not be cleared between launches,
-// whose grids may differ: each barrier adds 2^31 in all, so its end is that the highest bit
-// has changed, and the others are 0 again.
-DEVICE void sync_grid(u32 *count) {
+// sync_blocks waits until n blocks of a cooperative launch have come here, one of which is the
+// first. count is a word of the device's memory that only such barriers change; it need not be
+// cleared between launches, whose numbers of blocks may differ: each barrier adds 2^31 in all,
+// so its end is that the highest bit has changed, and the others are 0 again.
+DEVICE void sync_blocks(u32 *count, u32 n, bool first) {
 	sync_block();
 	if (threadIdx.x == 0) {
-		bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-		u32 n = gridDim.x * gridDim.y * gridDim.z, before = atomic_add_release(count, first ? 0x80000000u - (n - 1) : 1);
+		u32 before = atomic_add_release(count, first ? 0x80000000u - (n - 1) : 1);
 		while (((load_acquire(count) ^ before) & 0x80000000u) == 0)
 			pause();
 	}
 	sync_block();
+}
+
+// sync_grid is sync_blocks of the whole grid.
+DEVICE void sync_grid(u32 *count) {
+	sync_blocks(count, gridDim.x * gridDim.y * gridDim.z, blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0);
 }
 
 // Sums and maxima over a warp: every lane gets the same result, from the same tree.

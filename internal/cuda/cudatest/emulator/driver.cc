@@ -448,7 +448,7 @@ void on_signal(int signal, siginfo_t *info, void *context) {
 			snprintf(text, sizeof text, " accesses memory at %p", info->si_addr);
 			uintptr_t p = (uintptr_t)info->si_addr;
 			auto m = allocations.upper_bound(p);
-			if (m != allocations.begin() && p - (--m)->second.start < (1 << 20))
+			if (m != allocations.begin() && p - (--m)->second.start < m->second.bytes + page)
 				snprintf(text, sizeof text, " accesses byte %zu of an allocation of %zu", (size_t)(p - m->second.start), m->second.bytes);
 		}
 		lost = fault(result, "%s%s", place(now).c_str(), text);
@@ -538,13 +538,15 @@ struct Event {
 };
 
 struct Op {
-	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event } kind;
+	enum Kind { launch_kernel, to_device, to_host, within_device, set_words, free_memory, record_event, call_host } kind;
 	Op(Kind k = launch_kernel) : kind(k) {}
 	Launch l;
 	uintptr_t dst = 0, src = 0;
 	size_t bytes = 0;
 	uint32_t word = 0;
 	Event *event = nullptr;
+	void (*call)(void *) = nullptr;
+	void *data = nullptr;
 };
 
 struct Graph;
@@ -597,6 +599,9 @@ void do_op(Op &o) {
 	}
 	case Op::record_event:
 		o.event->time = milliseconds();
+		break;
+	case Op::call_host:
+		o.call(o.data);
 		break;
 	}
 	if (!valid)
@@ -675,7 +680,8 @@ struct Graph {
 };
 struct Exec {
 	Graph *of;
-	std::vector<std::pair<Node *, std::vector<Op>>> parts;
+	std::vector<std::vector<Op>> parts;
+	std::map<Node *, size_t> part;
 };
 std::set<Graph *> graphs;
 std::set<Exec *> execs;
@@ -683,20 +689,23 @@ std::set<Exec *> execs;
 // ordered returns a graph's nodes in an order that keeps its dependencies. Where they
 // allow several, it is the one in which nodes were not added.
 std::vector<Node *> ordered(Graph *g) {
-	std::vector<Node *> order;
-	std::set<Node *> placed;
-	while (order.size() < g->nodes.size())
-		for (size_t i = g->nodes.size(); i-- > 0;) {
-			Node *n = g->nodes[i].get();
-			bool free = !placed.count(n);
-			for (Node *a : n->after)
-				free = free && placed.count(a);
-			if (free) {
-				order.push_back(n);
-				placed.insert(n);
-				break;
-			}
-		}
+	std::map<Node *, std::vector<Node *>> before;
+	std::map<Node *, size_t> missing;
+	std::vector<Node *> order, free;
+	for (auto &n : g->nodes) {
+		for (Node *a : n->after)
+			before[a].push_back(n.get());
+		if (!(missing[n.get()] = n->after.size()))
+			free.push_back(n.get());
+	}
+	while (!free.empty()) {
+		Node *n = free.back();
+		free.pop_back();
+		order.push_back(n);
+		for (Node *next : before[n])
+			if (!--missing[next])
+				free.push_back(next);
+	}
 	return order;
 }
 
@@ -1144,6 +1153,14 @@ EXPORT int cuMemsetD32Async(uintptr_t dst, unsigned word, size_t words, Stream *
 	return enqueue(stream, o);
 }
 
+// cuLaunchHostFunc is how stand-ins for NVIDIA's libraries do their work in a stream's order.
+EXPORT int cuLaunchHostFunc(Stream *stream, void (*call)(void *), void *data) {
+	BEGIN_ON(stream)
+	Op o(Op::call_host);
+	o.call = call, o.data = data;
+	return enqueue(stream, o);
+}
+
 EXPORT int cuModuleLoadData(Module **module, const void *image) {
 	BEGIN
 	auto elf = (const Elf64_Ehdr *)image;
@@ -1280,9 +1297,11 @@ EXPORT int cuGraphInstantiateWithFlags(Exec **exec, Graph *graph, unsigned long 
 	BEGIN
 	if (!graphs.count(graph) || flags)
 		return fault(invalid_value, "the graph is unknown");
-	auto e = new Exec{graph, {}};
-	for (Node *n : ordered(graph))
-		e->parts.emplace_back(n, n->ops);
+	auto e = new Exec{graph, {}, {}};
+	for (Node *n : ordered(graph)) {
+		e->part[n] = e->parts.size();
+		e->parts.push_back(n->ops);
+	}
 	execs.insert(*exec = e);
 	return ok;
 }
@@ -1299,15 +1318,14 @@ EXPORT int cuGraphExecKernelNodeSetParams_v2(Exec *exec, Node *node, const NodeP
 	BEGIN
 	if (!execs.count(exec) || !graphs.count(exec->of))
 		return fault(invalid_value, "the graph is unknown, or that of which it was made is no more");
-	for (auto &part : exec->parts)
-		if (part.first == node && node->kernel) {
-			Op o;
-			if (int result = make_launch(&o, p->func, {p->gx, p->gy, p->gz}, {p->bx, p->by, p->bz}, p->shared, part.second[0].l.cooperative, p->params))
-				return result;
-			part.second[0] = std::move(o);
-			return ok;
-		}
-	return fault(invalid_value, "the node is no kernel of the graph");
+	auto part = exec->part.find(node);
+	if (part == exec->part.end() || !node->kernel)
+		return fault(invalid_value, "the node is no kernel of the graph");
+	Op o, &old = exec->parts[part->second][0];
+	if (int result = make_launch(&o, p->func, {p->gx, p->gy, p->gz}, {p->bx, p->by, p->bz}, p->shared, old.l.cooperative, p->params))
+		return result;
+	old = std::move(o);
+	return ok;
 }
 
 EXPORT int cuGraphLaunch(Exec *exec, Stream *stream) {
@@ -1315,7 +1333,7 @@ EXPORT int cuGraphLaunch(Exec *exec, Stream *stream) {
 	if (!execs.count(exec))
 		return fault(invalid_value, "the graph is unknown");
 	for (auto &part : exec->parts)
-		for (auto &o : part.second)
+		for (auto &o : part)
 			if (int result = enqueue(stream, o))
 				return result;
 	return ok;

@@ -59,12 +59,13 @@ const emulator::Driver *emulated_driver;
 }
 
 #define DEVICE static inline __attribute__((unused))
+#define DEVICE_CALLED DEVICE
 #define KERNEL_OF(count, name, args_type)                                             \
 	static void name##__body(const args_type &a);                                      \
 	extern "C" {                                                                       \
 	extern const emulator::Kernel name##__kernel;                                      \
 	const emulator::Kernel name##__kernel = {                                          \
-		[](const void *args) { name##__body(*(const args_type *)args); },               \
+		[](const void *arguments_) { name##__body(*(const args_type *)arguments_); },          \
 		sizeof(args_type), count};                                                      \
 	}                                                                                  \
 	static void name##__body(const args_type &a)
@@ -124,6 +125,8 @@ DEVICE unsigned short to_fp16(float f) {
 	m -= 112 << 23; // the exponent's offset is 15 and not 127
 	return sign | (m + 0xfff + (m >> 13 & 1)) >> 13;
 }
+DEVICE unsigned pair_bf16(float low, float high) { return to_bf16(low) | (unsigned)to_bf16(high) << 16; }
+DEVICE unsigned pair_fp16(float low, float high) { return to_fp16(low) | (unsigned)to_fp16(high) << 16; }
 DEVICE float from_fp16(unsigned short h) {
 	unsigned sign = (h & 0x8000u) << 16, m = h & 0x7fff;
 	if (m >= 0x7c00)
@@ -213,6 +216,12 @@ DEVICE void mma_tf32(float d[4], const unsigned a[4], const unsigned b[2]) {
 	}
 }
 
+DEVICE int dot_bytes(int x, int y, int sum) {
+	for (int shift = 0; shift < 32; shift += 8)
+		sum += (signed char)(x >> shift) * (signed char)(y >> shift);
+	return sum;
+}
+
 // CUDA's functions and types that C++ has not.
 DEVICE float rsqrtf(float x) { return 1 / sqrtf(x); }
 DEVICE double rsqrt(double x) { return 1 / sqrt(x); }
@@ -263,4 +272,6 @@ EMULATED_VECTOR(float, float)
 EMULATED_VECTOR(int, int)
 EMULATED_VECTOR(unsigned, uint)
 EMULATED_VECTOR(unsigned short, ushort)
+DEVICE float4 load_l2(const float4 *p) { return *(const float4 *)p; }
+DEVICE void prefetch_l2(const void *) {}
 #endif
