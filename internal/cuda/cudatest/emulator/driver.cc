@@ -247,6 +247,7 @@ Thread *now;
 bool backwards;     // the order of threads, which differs between launches
 uint64_t pauses;    // since something changed
 std::vector<Fiber *> idle;
+std::vector<char *> stacks; // of all fibers
 std::vector<Allocation> shared_memory; // of blocks, kept
 jmp_buf scheduler;
 sigjmp_buf crash;
@@ -292,6 +293,7 @@ Fiber *new_fiber() {
 	auto stack = (char *)mmap(nullptr, stack_bytes + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (stack == MAP_FAILED || mprotect(stack + page, stack_bytes, PROT_READ | PROT_WRITE))
 		stop(launch_failed, "no memory for the stack of a fiber");
+	stacks.push_back(stack);
 	static ucontext_t back, start;
 	static Fiber *made;
 	getcontext(&start);
@@ -866,6 +868,10 @@ EXPORT void emulator_end() {
 		munmap((void *)(arena_end - arena_size), arena_size);
 	allocations.clear();
 	arena = arena_end = 0;
+	for (char *stack : stacks)
+		munmap(stack, stack_bytes + page);
+	stacks.clear();
+	idle.clear();
 }
 
 EXPORT int cuInit(unsigned) {
