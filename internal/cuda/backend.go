@@ -40,6 +40,7 @@ type Backend struct {
 	products  block   // of gemm
 	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
 	scanPlans map[planKey]*scanPlan
+	blas      *blas // when it was needed first
 	counts    Counts
 }
 

@@ -62,15 +62,8 @@ func bindNVRTC(lib *dl.Library) (*nvrtc, error) {
 	for _, a := range archs {
 		n.archs = append(n.archs, int(a))
 	}
-	n.keep()
+	n.cache = cached("")
 	return n, nil
-}
-
-// keep keeps what is compiled in the user's cache directory, if there is one.
-func (n *nvrtc) keep() {
-	if dir, err := os.UserCacheDir(); err == nil {
-		n.cache = filepath.Join(dir, "carousel", "cuda")
-	}
 }
 
 // options are the compiler's for a device of an architecture. If the compiler is older

@@ -308,8 +308,7 @@ func (b *Backend) dnnBackward(st *device.StackSpec) {
 	last := len(r.scans) - r.dirs
 	dx := r.xOf(r.any(0, r.dirs, func(s *device.ScanSpec) device.Buffer { return s.DX }))
 	dy := r.yOf(r.any(last, len(r.scans), func(s *device.ScanSpec) device.Buffer { return s.DY }))
-	dxDirect := r.direct(dx, r.I) && !r.ragged && !first.DXAcc
-	dyDirect := r.direct(dy, r.width()) && !r.ragged
+	dxDirect := r.direct(dx, r.I) && !r.ragged && !first.DXAcc // cuDNN does not say what it writes outside of sequences
 	dhn, dcn := func(s *device.ScanSpec) device.Buffer { return s.DHN }, func(s *device.ScanSpec) device.Buffer { return s.DCN }
 	learns := false
 	for p := range cell.P + 1 {
@@ -325,7 +324,7 @@ func (b *Backend) dnnBackward(st *device.StackSpec) {
 		if m.dx = dx.Addr; !dxDirect {
 			m.dx = p.part(r.xBytes())
 		}
-		if m.dy = dy.Addr; !dyDirect {
+		if m.dy = dy.Addr; !r.direct(dy, r.width()) {
 			m.dy = p.part(r.yBytes())
 		}
 		if !r.all(dhn).Zero() {
@@ -348,7 +347,7 @@ func (b *Backend) dnnBackward(st *device.StackSpec) {
 	scratch := m
 	place(b.work(place(0, &scratch)), &m)
 	b.readInput(&r, &m)
-	if !dyDirect {
+	if !r.direct(dy, r.width()) {
 		b.steps(&r, gatherSteps, dy, m.dy, r.width(), false)
 	}
 	q := pieces{b: b, kernel: packPieces, kind: r.kind}

@@ -322,8 +322,10 @@ KERNEL(gemm, gemm_args) {
 				sum[e + i] = __fadd_rn(sum[e + i], __fmul_rn((float)part[e + i], __fmul_rn(a.a_scale[r], a.b_scale[j + i])));
 #endif
 		if (a.c_wide && j + RUN <= a.n) {
-			if constexpr (RUN == 4)
-				*(float4 *)to = {sum[e], sum[e + 1], sum[e + 2], sum[e + 3]};
+			if constexpr (RUN % 4 == 0)
+#pragma unroll
+				for (int i = 0; i < RUN; i += 4)
+					*(float4 *)(to + i) = {sum[e + i], sum[e + i + 1], sum[e + i + 2], sum[e + i + 3]};
 			else if constexpr (RUN == 2)
 				*(float2 *)to = {sum[e], sum[e + 1]};
 			else
