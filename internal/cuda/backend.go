@@ -15,7 +15,6 @@ import (
 
 // Backend is one GPU.
 type Backend struct {
-	device.Backend // TODO: until all methods are here
 	Options
 	d       *driver
 	nvrtc   compiler

@@ -40,6 +40,7 @@ func emulated(t testing.TB, o Options) *Backend {
 		if err := cudatest.Check(b.d.lib); err != nil {
 			t.Error(err)
 		}
+		cudatest.End(b.d.lib)
 	})
 	return b
 }

@@ -62,9 +62,12 @@ func bindNVRTC(lib *dl.Library) (*nvrtc, error) {
 	for _, a := range archs {
 		n.archs = append(n.archs, int(a))
 	}
-	n.cache = cached("")
+	n.keep()
 	return n, nil
 }
+
+// keep keeps what is compiled in the user's cache directory, if there is one.
+func (n *nvrtc) keep() { n.cache = cached("") }
 
 // options are the compiler's for a device of an architecture. If the compiler is older
 // than the device, it makes PTX for the newest architecture that it knows, which the driver

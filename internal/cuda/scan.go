@@ -72,10 +72,16 @@ func workSizes(s *device.ScanSpec) [8]int {
 // lines returns n rounded up to 64 elements, so that what follows begins on a boundary.
 func lines(n int) int { return (n + 63) &^ 63 }
 
-// ScanWork returns the length of ScanSpec.Work.
+// ScanWork returns the length of ScanSpec.Work. It is enough for cuDNN and for the kernels here,
+// since a scan that cuDNN could run may be traced later.
 func (b *Backend) ScanWork(s *device.ScanSpec) (sum int) {
 	for _, n := range workSizes(s) {
 		sum += lines(n)
+	}
+	b.enter()
+	defer b.leave()
+	if b.dnnTakes(s) {
+		sum = max(sum, b.dnnWork(s))
 	}
 	return sum
 }
@@ -241,9 +247,18 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	}
 	b.enter()
 	defer b.leave()
+	if b.dnnTakes(s) {
+		b.dnnScan(s)
+		return
+	}
+	b.scan(s)
+}
+
+// scan is Scan by the kernels here. Outputs that are absent are not written.
+func (b *Backend) scan(s *device.ScanSpec) {
 	e := b.newScan(s, false)
 	a := &e.args
-	a.y, a.hn, a.cn = s.Y.Addr+4*uintptr(s.YOff), s.HN.Addr, s.CN.Addr
+	a.y, a.hn, a.cn = columns(s.Y, s.YOff), s.HN.Addr, s.CN.Addr
 	chunk := keptSteps(s)
 	for done := 0; done < s.T || done == 0; done += max(chunk, 1) { // T of 0: the states alone
 		steps := min(chunk, s.T-done)
@@ -259,6 +274,14 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 		e.queue("scan")
 	}
 	e.trace()
+}
+
+// columns returns the address of column off of a sequence, 0 if it is absent.
+func columns(m device.Buffer, off int) uintptr {
+	if m.Zero() {
+		return 0
+	}
+	return m.Addr + 4*uintptr(off)
 }
 
 // inputs queues W·x + BW for times [t0, t0+steps); without the bias if W·x is normalised.

@@ -66,6 +66,21 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	}
 	b.enter()
 	defer b.leave()
+	before := *s // as Scan saw it
+	before.TraceDH, before.TraceDC, before.TraceGain = device.Buffer{}, device.Buffer{}, device.Buffer{}
+	if b.dnnTakes(&before) {
+		if b.dnnTakes(s) {
+			b.dnnScanGrad(s)
+			return
+		}
+		before.Y, before.HN, before.CN = device.Buffer{}, device.Buffer{}, device.Buffer{}
+		b.scan(&before) // cuDNN has kept nothing that can be traced
+	}
+	b.scanGrad(s)
+}
+
+// scanGrad is ScanGrad by the kernels here.
+func (b *Backend) scanGrad(s *device.ScanSpec) {
 	e := b.newScan(s, true)
 	a := &e.args
 	for i, p := range collectors {
@@ -91,11 +106,7 @@ func (b *Backend) ScanGrad(s *device.ScanSpec) {
 	for _, p := range parts {
 		*p.to = m.take(p.n)
 	}
-	shift := 4 * uintptr(s.YOff)
-	if !s.DY.Zero() {
-		a.dy = s.DY.Addr + shift
-	}
-	a.dhn, a.dcn, a.gain = s.DHN.Addr, s.DCN.Addr, s.TraceGain.Addr
+	a.dy, a.dhn, a.dcn, a.gain = columns(s.DY, s.YOff), s.DHN.Addr, s.DCN.Addr, s.TraceGain.Addr
 	a.dh, a.dc, a.dr, a.dmid, a.dp, a.acc = dh.Addr, dc.Addr, dr.Addr, dmid.Addr, dp.Addr, acc.Addr
 	a.traceDH, a.traceDC, a.dh0, a.dc0 = s.TraceDH.Addr, s.TraceDC.Addr, s.Grads[cell.H0].Addr, s.Grads[cell.C0].Addr
 	e.queue("scan_grad")

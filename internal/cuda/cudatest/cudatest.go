@@ -73,6 +73,9 @@ func Check(driver *dl.Library) error {
 	return errors.New(dl.Text(&text[0]))
 }
 
+// End gives back the memory of a device that is no longer used.
+func End(driver *dl.Library) { dl.Call(driver.Symbol("emulator_end")) }
+
 // compiler is the path of the C++ compiler.
 var compiler = sync.OnceValues(func() (string, error) {
 	for _, name := range []string{os.Getenv("CXX"), "c++", "g++", "clang++"} {

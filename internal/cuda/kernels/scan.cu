@@ -9,7 +9,8 @@ DEVICE void new_state(const scan_args &a, const moment &m, int row, int j, float
 	a.hs[(m.after + row) * a.o + j] = h;
 	if (OPTION(a.drops))
 		a.h_in[(m.after + row) * a.o + j] = h * drawn(a, a.drop_h, row, 0, j);
-	a.y[m.t * a.y_step + row * a.y_row + j] = h;
+	if (a.y)
+		a.y[m.t * a.y_step + row * a.y_row + j] = h;
 }
 
 // finish_unit stores what cell_forward has computed.
@@ -163,7 +164,8 @@ KERNEL(scan, scan_args) {
 			finish_unit(a, cell, m, row, u, x);
 		});
 		SHARE(row, j, end, s.r1, s.o0, s.o1) { // past the end: zero output, unchanged state
-			a.y[m.t * a.y_step + row * a.y_row + j] = 0;
+			if (a.y)
+				a.y[m.t * a.y_step + row * a.y_row + j] = 0;
 			a.hs[(m.after + row) * a.o + j] = load_l2(a.hs + (m.before + row) * a.o + j);
 			if (OPTION(a.drops))
 				a.h_in[(m.after + row) * a.o + j] = load_l2(a.h_in + (m.before + row) * a.o + j);
@@ -196,9 +198,9 @@ KERNEL(scan, scan_args) {
 	}
 	if (a.ends) {
 		moment m = moment_of(a, a.reverse ? 0 : a.t - 1);
-		SHARE(row, j, s.r0, s.r1, s.o0, s.o1)
+		SHARE(row, j, s.r0, a.hn ? s.r1 : s.r0, s.o0, s.o1)
 			a.hn[(s64)row * a.o + j] = load_l2(a.hs + (m.after + row) * a.o + j);
-		for (int k = 0; k < a.cw; k += a.h)
+		for (int k = 0; k < a.cw && a.cn; k += a.h)
 			SHARE(row, u, s.r0, s.r1, s.u0, s.u1)
 				a.cn[(s64)row * a.cw + k + u] = load_l2(a.cs + (m.after + row) * a.cw + k + u);
 	}
@@ -221,11 +223,12 @@ KERNEL(scan_free, scan_args) {
 				cell_forward(a, cell, u, x);
 				finish_unit(a, cell, m, row, u, x);
 			} else {
-				a.y[m.t * a.y_step + row * a.y_row + u] = 0;
+				if (a.y)
+					a.y[m.t * a.y_step + row * a.y_row + u] = 0;
 				a.hs[m.after * a.o + i] = load_l2(a.hs + m.before * a.o + i);
 			}
 		}
-		if (a.ends)
+		if (a.ends && a.hn)
 			a.hn[i] = load_l2(a.hs + moment_of(a, a.reverse ? 0 : a.t - 1).after * a.o + i);
 	}
 }

@@ -132,15 +132,15 @@ struct Allocation {
 std::map<uintptr_t, Allocation> allocations; // of the device, by start
 std::map<uintptr_t, Allocation> pinned;      // of the host
 uintptr_t arena, arena_end;
+const size_t arena_size = 1ull << 38; // of addresses only
 uint64_t used;
 
 bool allocate(size_t bytes, Allocation *m) {
 	if (!arena) {
-		size_t size = 1ull << 38; // of addresses only
-		void *p = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		void *p = mmap(nullptr, arena_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		if (p == MAP_FAILED)
 			return false;
-		arena = (uintptr_t)p, arena_end = arena + size;
+		arena = (uintptr_t)p, arena_end = arena + arena_size;
 	}
 	uintptr_t end = arena + page + ((bytes + 255 + page - 1) & ~(page - 1));
 	if (end + page > arena_end)
@@ -856,6 +856,16 @@ EXPORT int emulator_check(char *text, size_t bytes) {
 			return 1;
 		}
 	return 0;
+}
+
+// emulator_end gives back the device's memory: a process may have only so many mappings, and
+// tests have many devices.
+EXPORT void emulator_end() {
+	std::lock_guard<std::recursive_mutex> guard(lock);
+	if (arena)
+		munmap((void *)(arena_end - arena_size), arena_size);
+	allocations.clear();
+	arena = arena_end = 0;
 }
 
 EXPORT int cuInit(unsigned) {
