@@ -196,10 +196,8 @@ func (r *doctorReport) print(w io.Writer) {
 			rows = append(rows, []string{one.Operation, difference, fmt.Sprintf("%.0e", one.Bound), verdict})
 		}
 		printTable(w, []string{"operation", "difference", "bound", ""}, rows)
-		for _, one := range c.Results {
-			if one.Error != "" {
-				fmt.Fprintf(w, "%s: %s\n", one.Operation, one.Error)
-			}
+		if i := slices.IndexFunc(c.Results, func(one compare.Result) bool { return one.Error != "" }); i >= 0 { // others may follow from it
+			fmt.Fprintf(w, "%s: %s\n", c.Results[i].Operation, c.Results[i].Error)
 		}
 		if !slices.ContainsFunc(c.Results, func(one compare.Result) bool { return !one.OK() }) {
 			fmt.Fprintf(w, "All %d agree.\n", len(c.Results))
