@@ -408,25 +408,34 @@ func (p *stepProduct) words() (n, kept int) {
 	return n, ceilDiv(n, 32)*32 + 4
 }
 
-// scanPlan returns the plan that seems the fastest. It changes no bit.
+// scanPlan returns the plan of a pass. It changes no bit.
 func (b *Backend) scanPlan(e *scan) *scanPlan {
 	key := e.products()
-	if p := b.scanPlans[key]; p != nil {
-		return p
+	p := b.scanPlans[key]
+	if p == nil {
+		p = b.planFor(key)
+		if b.scanPlans == nil {
+			b.scanPlans = map[planKey]*scanPlan{}
+		}
+		b.scanPlans[key] = p
 	}
-	var best *scanPlan
+	return p
+}
+
+// planFor returns the plan that seems the fastest.
+func (b *Backend) planFor(key planKey) (best *scanPlan) {
 	least := 8
 	if key.products[0].kind != 0 || key.products[1].kind != 0 {
 		least = 16 // rows of mma
 	}
-	for blocks := 1; blocks <= min(b.limits.sms, e.H); blocks++ {
-		units := ceilDiv(e.H, blocks)
-		if ceilDiv(e.H, units) != blocks {
+	for blocks := 1; blocks <= min(b.limits.sms, key.h); blocks++ {
+		units := ceilDiv(key.h, blocks)
+		if ceilDiv(key.h, units) != blocks {
 			continue // as with fewer
 		}
-		most := min(ceilDiv(e.B, least), mostGroups, b.limits.sms/blocks)
+		most := min(ceilDiv(key.b, least), mostGroups, b.limits.sms/blocks)
 		if blocks == 1 {
-			most = ceilDiv(e.B, least)
+			most = ceilDiv(key.b, least)
 		}
 		for groups := 1; ; groups = min(2*groups, most) {
 			for _, rows := range [...]int{least, 32} {
@@ -441,10 +450,6 @@ func (b *Backend) scanPlan(e *scan) *scanPlan {
 			}
 		}
 	}
-	if b.scanPlans == nil {
-		b.scanPlans = map[planKey]*scanPlan{}
-	}
-	b.scanPlans[key] = best
 	return best
 }
 
