@@ -24,6 +24,7 @@ type deviceFlags struct {
 	how  tensor.CUDAOptions
 
 	opened *tensor.Device
+	hushed bool // the notes of a device are shown otherwise
 }
 
 // bind adds the flags of a command that computes with networks.
@@ -111,7 +112,9 @@ func (a *app) openDevice(name string) (*tensor.Device, error) {
 	opened, err := tensor.CUDA(ordinal, d.how)
 	switch {
 	case err == nil:
-		a.remarks(opened.Notes())
+		if !d.hushed {
+			a.remarks(opened.Notes())
+		}
 	case n.auto:
 		a.remark(fmt.Sprintf("--device auto computes on the CPU: %v", err))
 		opened = tensor.CPU()

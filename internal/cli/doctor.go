@@ -83,6 +83,7 @@ its bound, which leaves room for another order of sums.`,
 }
 
 func (a *app) doctor() error {
+	a.computes.hushed = true // the report has the notes
 	r := &doctorReport{Version: carousel.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, CPU: bench.CPUName(), Threads: par.Workers()}
 	for _, set := range simd.Sets() {
 		r.KernelSets = append(r.KernelSets, set.Name)
@@ -154,8 +155,12 @@ func (a *app) compare(r *doctorReport, reference, on *tensor.Device) error {
 		}
 	})
 	r.Checks = append(r.Checks, c)
-	if len(faulty) > 0 {
-		return fmt.Errorf("%s computes %s otherwise than %s: %s", c.Device, report.Plural(len(faulty), "operation"), c.Against, strings.Join(faulty, ", "))
+	if n := len(faulty); n > 0 {
+		names := strings.Join(faulty[:min(n, 3)], "; ")
+		if n > 3 {
+			names += fmt.Sprintf("; and %d more", n-3)
+		}
+		return fmt.Errorf("%s computes %s otherwise than %s: %s", c.Device, report.Plural(n, "operation"), c.Against, names)
 	}
 	return nil
 }
@@ -165,7 +170,7 @@ func (r *doctorReport) print(w io.Writer) {
 	fmt.Fprintf(w, "Processor: %s, %s, kernel sets %s\n", cmp.Or(r.CPU, "not named by the system"), report.Plural(r.Threads, "thread"), strings.Join(r.KernelSets, ", "))
 	if c := r.CUDA; c != nil {
 		for _, l := range c.Libraries {
-			fmt.Fprintf(w, "%s: %s, %s\n", strings.ToUpper(l.Name[:1])+l.Name[1:], l.Version, l.Path)
+			fmt.Fprintf(w, "CUDA's %s: %s, %s\n", l.Name, l.Version, l.Path)
 		}
 		for i, g := range c.GPUs {
 			fmt.Fprintf(w, "cuda:%d: %s, compute capability %s, %s, %.1f GiB\n", i, g.Name, g.Capability, report.Plural(g.Multiprocessors, "multiprocessor"), float64(g.Memory)/(1<<30))
@@ -181,13 +186,21 @@ func (r *doctorReport) print(w io.Writer) {
 		fmt.Fprintf(w, "\n%s against %s:\n", c.Device, c.Against)
 		var rows [][]string
 		for _, one := range c.Results {
-			verdict := "ok"
-			if !one.OK() {
-				verdict = cmp.Or(one.Error, "differs")
+			difference, verdict := fmt.Sprintf("%.1e", one.Difference), "ok"
+			switch {
+			case one.Error != "":
+				difference, verdict = "-", "failed"
+			case !one.OK():
+				verdict = "differs"
 			}
-			rows = append(rows, []string{one.Operation, fmt.Sprintf("%.1e", one.Difference), fmt.Sprintf("%.0e", one.Bound), verdict})
+			rows = append(rows, []string{one.Operation, difference, fmt.Sprintf("%.0e", one.Bound), verdict})
 		}
 		printTable(w, []string{"operation", "difference", "bound", ""}, rows)
+		for _, one := range c.Results {
+			if one.Error != "" {
+				fmt.Fprintf(w, "%s: %s\n", one.Operation, one.Error)
+			}
+		}
 		if !slices.ContainsFunc(c.Results, func(one compare.Result) bool { return !one.OK() }) {
 			fmt.Fprintf(w, "All %d agree.\n", len(c.Results))
 		}

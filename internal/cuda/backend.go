@@ -15,7 +15,6 @@ import (
 
 // Backend is one GPU.
 type Backend struct {
-	device.Backend // TODO: until all methods are here
 	Options
 	d       *driver
 	nvrtc   compiler
@@ -40,6 +39,7 @@ type Backend struct {
 	products  block   // of gemm
 	barrier   uintptr // words that barriers of blocks count with: that of a whole grid the first
 	scanPlans map[planKey]*scanPlan
+	blas      *blas // when it was needed first
 	counts    Counts
 }
 

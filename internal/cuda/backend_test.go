@@ -15,11 +15,8 @@ import (
 
 	"github.com/carousel-ml/carousel/internal/cuda/cudatest"
 	"github.com/carousel-ml/carousel/internal/device"
-	"github.com/carousel-ml/carousel/internal/device/devicetest"
 	"github.com/carousel-ml/carousel/internal/dl"
 )
-
-func TestGemmPlain(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "Gemm") }
 
 // scaleAdd is y = y*s + x, an operation whose result depends on the order.
 const scaleAdd = `

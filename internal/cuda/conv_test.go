@@ -32,7 +32,8 @@ func (c convCase) run(b device.Backend) [][]float32 {
 			x[i] *= float32(math.Exp(2 * r.NormFloat64())) // small numbers beside large ones
 		}
 	}
-	s.Lens, s.X, s.Weight, s.Bias, s.Y = putInts(b, c.lens), put(b, x), put(b, normal(r, nw, 0.1)), put(b, normal(r, s.O, 1)), b.Alloc(ny)
+	scale := float32(1 / math.Sqrt(float64(nw)/float64(s.O))) // so that sums are near 1, however long
+	s.Lens, s.X, s.Weight, s.Bias, s.Y = putInts(b, c.lens), put(b, x), put(b, normal(r, nw, scale)), put(b, normal(r, s.O, 1)), b.Alloc(ny)
 	b.Conv(&s)
 	all := [][]float32{get(b, s.Y)}
 	if s.Kind != device.F32 {

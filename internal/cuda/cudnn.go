@@ -3,12 +3,9 @@
 package cuda
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"math/bits"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -74,9 +71,7 @@ func bindDNN(lib *dl.Library) (*dnn, error) {
 	if err := lib.Functions(map[string]any{"cudnnSetDropoutDescriptor": &d.setDropout}); err != nil {
 		return nil, err
 	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		d.choices.path = filepath.Join(dir, "carousel", "cuda", "rnn.json")
-	}
+	d.choices.path = cached("rnn.json")
 	return d, lib.Bind(map[string]*uintptr{
 		"cudnnCreate":                   &d.create,
 		"cudnnSetStream":                &d.setStream,
@@ -270,7 +265,7 @@ func (b *Backend) insist(err error) {
 // newPlan makes a plan with the fastest algorithm; nil if there is none.
 func (b *Backend) newPlan(s dnnShape) *dnnPlan {
 	key := b.dnn.choices.key(b, &s)
-	if algo, ok := b.dnn.choices.get(key); ok && !s.ragged {
+	if algo, ok := b.dnn.choices.get(key); ok && algo >= 0 && algo < algos && !s.ragged {
 		if p, err := b.planWith(s, algo); err == nil {
 			return p
 		}
@@ -620,62 +615,10 @@ func (b *Backend) trial(p *dnnPlan) (ms float64, ok bool) {
 	return float64(took) / passes, true
 }
 
-// choices is the fastest algorithms that were found, kept in a file for later processes.
-type choices struct {
-	path string // "": not kept
-	all  map[string]int32
-}
-
 // key is a shape on a device. Numbers of steps between two powers of two count as the same.
 func (c *choices) key(b *Backend, s *dnnShape) string {
 	return fmt.Sprintf("%s %d.%d, cuDNN %d, tf32 %v: %s layers %d dirs %d steps 2^%d rows %d in %d hidden %d out %d %s batch-major %v training %v",
 		b.name, b.limits.arch/10, b.limits.arch%10, b.dnn.version, b.TF32, s.cell.Spec().Name, s.layers, s.dirs, bits.Len(uint(s.T)), s.B, s.I, s.H, s.O, device.Kinds[s.kind], s.batchMajor, s.train)
-}
-
-func (c *choices) get(key string) (int32, bool) {
-	if c.all == nil {
-		c.all = c.read()
-	}
-	algo, ok := c.all[key]
-	return algo, ok && algo >= 0 && algo < algos
-}
-
-// read returns what the file has; a file that cannot be read has nothing.
-func (c *choices) read() map[string]int32 {
-	all := map[string]int32{}
-	if text, err := os.ReadFile(c.path); err == nil && json.Unmarshal(text, &all) != nil {
-		clear(all)
-	}
-	return all
-}
-
-// put keeps a choice, with those that other processes have made meanwhile. What cannot be
-// written is found out again by the next process.
-func (c *choices) put(key string, algo int32) {
-	all := c.read()
-	all[key] = algo
-	c.all[key] = algo
-	if c.path == "" || os.MkdirAll(filepath.Dir(c.path), 0o700) != nil {
-		return
-	}
-	text, err := json.MarshalIndent(all, "", "\t")
-	if err != nil {
-		return
-	}
-	f, err := os.CreateTemp(filepath.Dir(c.path), "new-*")
-	if err != nil {
-		return
-	}
-	_, err = f.Write(append(text, '\n'))
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), c.path)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
 }
 
 // dnnWeights is a stack's weights in cuDNN's places, for a version of them.

@@ -12,7 +12,7 @@ import (
 
 // Gemm queues a product. Its sums keep the law of kernels/gemm.cu, in which no bit depends on
 // other rows, unless cuBLASLt computes it: that repeats its bits for a product of the same sizes,
-// options and alignments, within a process.
+// options and alignments, on the same device with the same file of choices.
 func (b *Backend) Gemm(s *device.GemmSpec) {
 	b.enter()
 	defer b.leave()
@@ -79,6 +79,14 @@ var (
 
 // tf32 is the kind, in kernels/gemm.cu, of float32 on tensor cores.
 const tf32 = device.NumKinds
+
+// kindOf returns what the operands of a product are rounded to.
+func (b *Backend) kindOf(s *device.GemmSpec) device.Kind {
+	if s.Kind == device.F32 && b.TF32 {
+		return tf32
+	}
+	return s.Kind
+}
 
 // tile is a size of the tiles of C that blocks of threads compute.
 type tile struct {
@@ -168,10 +176,7 @@ func blockOf(k int) int {
 const mostParts = 64 << 20
 
 func (b *Backend) gemmByKernels(s *device.GemmSpec) {
-	kind := s.Kind
-	if kind == device.F32 && b.TF32 {
-		kind = tf32
-	}
+	kind := b.kindOf(s)
 	a := gemmArgs{a: s.A.Addr, b: s.B.Addr, bias: s.Bias.Addr, c: s.C.Addr, aRow: int64(s.LDA), aDeep: 1, bRow: 1, bDeep: int64(s.LDB), ldc: int64(s.LDC),
 		aBatch: int64(s.StrideA), bBatch: int64(s.StrideB), cBatch: int64(s.StrideC), m: int32(s.M), n: int32(s.N), k: int32(s.K), batch: int32(s.Batch),
 		block: int32(blockOf(s.K)), splits: 1, acc: flag(s.Acc)}
@@ -209,7 +214,7 @@ func (b *Backend) roundToBytes(s *device.GemmSpec, a *gemmArgs) {
 		panic("cuda: a batch of products of 8 bits")
 	}
 	words := ceilDiv(s.K, 16) * 4
-	memory := func(rows int) int { return 4 * rows * (words + 1) } // the scales after the integers
+	memory := func(rows int) int { return (4*rows*(words+1) + 15) &^ 15 } // the scales after the integers
 	need := memory(s.M)
 	addr, known := b.derived(s, memory(s.N))
 	if addr == 0 {

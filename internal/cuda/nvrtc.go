@@ -67,11 +67,7 @@ func bindNVRTC(lib *dl.Library) (*nvrtc, error) {
 }
 
 // keep keeps what is compiled in the user's cache directory, if there is one.
-func (n *nvrtc) keep() {
-	if dir, err := os.UserCacheDir(); err == nil {
-		n.cache = filepath.Join(dir, "carousel", "cuda")
-	}
-}
+func (n *nvrtc) keep() { n.cache = cached("") }
 
 // options are the compiler's for a device of an architecture. If the compiler is older
 // than the device, it makes PTX for the newest architecture that it knows, which the driver

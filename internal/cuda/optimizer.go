@@ -89,6 +89,8 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 	launch(b, kernel{file: "optimizer", name: "lerp"}, each(src.N), &lerpArgs{dst.Addr, src.Addr, int64(src.N), w})
 }
 
+var stepKernel = kernel{file: "optimizer", name: "step"}
+
 type stepArgs struct {
 	w, g, m, v, factor                                                                           uintptr
 	n                                                                                            int64
@@ -96,8 +98,8 @@ type stepArgs struct {
 	l2, keep, lr, momentum, fresh, beta2, oneMinusBeta1, oneMinusBeta2, eps, stepSize, sqrtBias2 float32
 }
 
-// Step queues an update of the weights, and gives the queue to the device: a training step
-// is complete.
+// Step queues an update of weights. What is queued after the last one of a training step
+// belongs to the next, and gives the queue to the device first.
 func (b *Backend) Step(s *device.StepSpec) {
 	if s.Kind > device.RMSprop {
 		panic(fmt.Sprintf("cuda: Step: unknown rule %d", s.Kind))
@@ -116,8 +118,8 @@ func (b *Backend) Step(s *device.StepSpec) {
 	}
 	b.enter()
 	defer b.leave()
-	launch(b, kernel{file: "optimizer", name: "step"}, each(s.W.N), &a)
-	b.flush()
+	launch(b, stepKernel, each(s.W.N), &a)
+	b.queue.stepped = true
 }
 
 // decimal returns the decimal number in [0,1] of which x is the float32; package cpu tells why.

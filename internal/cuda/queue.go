@@ -51,8 +51,9 @@ type op struct {
 
 // queue is what was not given to the device yet.
 type queue struct {
-	ops  []op
-	args []uint64
+	ops     []op
+	args    []uint64
+	stepped bool // it ends with a step of an optimizer
 }
 
 // longest queue, after which it is flushed.
@@ -62,6 +63,9 @@ const longestQueue = 8192
 func launch[A any](b *Backend, k kernel, s shape, args *A) {
 	if s.grid[0] == 0 || s.grid[1] == 0 || s.grid[2] == 0 {
 		return
+	}
+	if b.queue.stepped && k != stepKernel {
+		b.flush()
 	}
 	fn := b.function(k)
 	if s.shared > fn.shared {
@@ -85,6 +89,9 @@ func launch[A any](b *Backend, k kernel, s shape, args *A) {
 // on the device's stream before it is captured in a graph, so it may prepare what it
 // needs the first time. b is entered.
 func (b *Backend) call(what, key string, call func(stream uintptr) int32) {
+	if b.queue.stepped {
+		b.flush()
+	}
 	b.queue.ops = append(b.queue.ops, op{what: what, callKey: key, call: call})
 }
 
@@ -119,7 +126,7 @@ func (b *Backend) flush() {
 	}
 	defer func() {
 		clear(q.ops)
-		q.ops, q.args = q.ops[:0], q.args[:0]
+		q.ops, q.args, q.stepped = q.ops[:0], q.args[:0], false
 	}()
 	if len(q.ops) >= leastGraph && b.graphs.run(b) {
 		b.counts.Graphs++

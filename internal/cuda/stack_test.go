@@ -229,6 +229,36 @@ func TestStackInGraphs(t *testing.T) {
 	}
 }
 
+// The same memory with other lengths is another graph.
+func TestStackLengthsInGraphs(t *testing.T) {
+	b, _ := emulatedDNN(t, Options{})
+	c := stackCase{kind: cell.LSTM, layers: 1, dirs: 2, T: 4, B: 2, I: 3, H: 4, lengths: []int32{4, 1}, infer: true}
+	asCPU(t, b, 1e-6, func(r *rig) []device.Buffer {
+		st := c.spec(r)
+		var out []device.Buffer
+		for _, n := range []int32{1, 1, 1, 3, 3, 3, 1} {
+			active := []int32{2, 1, 1, 1}
+			for step := range n {
+				active[step] = 2
+			}
+			r.UploadInts(st.Scans[0].Active, active)
+			for _, s := range st.Scans {
+				s.Lengths = []int32{4, n}
+			}
+			c.run(t, r, st)
+			r.Sync()
+			y := st.Scans[0].Y
+			v := make([]float32, y.N)
+			r.Download(v, y)
+			out = append(out, r.floats(v))
+		}
+		return out
+	})
+	if n := b.Counts().Graphs; n == 0 {
+		t.Error("no graph")
+	}
+}
+
 // Of many patterns of lengths the recent ones are kept, and no call loses its own.
 func TestStackOfManyLengths(t *testing.T) {
 	b, _ := emulatedDNN(t, Options{})
@@ -262,7 +292,7 @@ func TestStackOfManyLengths(t *testing.T) {
 // Weights are brought to cuDNN's places once for each version, and their memory is freed when
 // nobody can use it.
 func TestStackWeightsAreCached(t *testing.T) {
-	b, _ := emulatedDNN(t, Options{})
+	b, d := emulatedDNN(t, Options{})
 	r := newRig(b)
 	c := stackCase{kind: cell.GRU, layers: 2, dirs: 1, T: 2, B: 2, I: 3, H: 4, infer: true}
 	st := c.spec(r)
@@ -299,6 +329,15 @@ func TestStackWeightsAreCached(t *testing.T) {
 	}
 	if cache.Load(2).(*dnnWeights).addr != held {
 		t.Error("a new version has other memory")
+	}
+	b.enter() // another algorithm, with other places
+	run, _ := b.dnnRun(st)
+	b.dnn.choices.put(b.dnn.choices.key(b, &run.dnnShape), 1)
+	b.leave()
+	clear(b.dnn.plans)
+	d.Support(0b11)
+	if y() != zeros || d.Passes(1) == 0 {
+		t.Error("weights in the places of another algorithm were used")
 	}
 	b.Upload(first.Params[cell.W], w)
 	first.Params[cell.W] = r.floats(w)

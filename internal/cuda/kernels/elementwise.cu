@@ -34,7 +34,7 @@ DEVICE float slope(int f, float d, float x, float y, float alpha) {
 	case HardTanh: return y > -1 && y < 1 ? d : 0 * d;
 	case Softsign: return d * (1 - fabsf(y)) * (1 - fabsf(y));
 	case LeakyReLU: return y > 0 ? d : 0.01f * d;
-	case ELU: return d * (fminf(y, 0) + 1);
+	case ELU: return y > 0 ? d : d * (y + 1); // NaN stays NaN
 	case Softplus: return d * sigmoid(x);
 	case Exp: return d * y;
 	case Log: return d / x;

@@ -69,7 +69,7 @@ KERNEL(bytes_of_rows, bytes_args) {
 // halves_of rounds a batch of matrices to 16 bits, with rows ld apart, a multiple of 8.
 struct halves_args {
 	const float *x;
-	u16 *halves; // [batch, rows, ld]
+	u16 *to; // [batch, rows, ld]
 	s64 x_row, x_batch;
 	int batch, rows, cols, ld, fp16;
 };
@@ -81,7 +81,7 @@ KERNEL(halves_of, halves_args) {
 		float v[4];
 		for (int k = 0; k < 4; k++)
 			v[k] = col + k < a.cols ? x[k] : 0;
-		*(uint2 *)(a.halves + row * a.ld + col) = a.fp16 ? make_uint2(pair_fp16(v[0], v[1]), pair_fp16(v[2], v[3]))
+		*(uint2 *)(a.to + row * a.ld + col) = a.fp16 ? make_uint2(pair_fp16(v[0], v[1]), pair_fp16(v[2], v[3]))
 														 : make_uint2(pair_bf16(v[0], v[1]), pair_bf16(v[2], v[3]));
 	}
 }

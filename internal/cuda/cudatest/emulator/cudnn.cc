@@ -131,7 +131,7 @@ Places places_of(const Rnn &r) {
 			order.push_back(k % 2 ? i : n - 1 - i);
 		if (r.O != r.H)
 			order.push_back(8);
-		size_t apart = k % 2 ? 0 : gap;
+		size_t apart = k % 2 ? 0 : gap << r.algo;
 		for (int id : order) {
 			of[id].rows = id == 8 ? r.O : r.H;
 			of[id].cols = id == 8 ? r.H : id < G ? r.in(k / r.dirs()) : r.O;
