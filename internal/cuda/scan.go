@@ -408,25 +408,34 @@ func (p *stepProduct) words() (n, kept int) {
 	return n, ceilDiv(n, 32)*32 + 4
 }
 
-// scanPlan returns the plan that seems the fastest. It changes no bit.
+// scanPlan returns the plan of a pass. It changes no bit.
 func (b *Backend) scanPlan(e *scan) *scanPlan {
 	key := e.products()
-	if p := b.scanPlans[key]; p != nil {
-		return p
+	p := b.scanPlans[key]
+	if p == nil {
+		p = b.planFor(key)
+		if b.scanPlans == nil {
+			b.scanPlans = map[planKey]*scanPlan{}
+		}
+		b.scanPlans[key] = p
 	}
-	var best *scanPlan
+	return p
+}
+
+// planFor returns the plan that seems the fastest.
+func (b *Backend) planFor(key planKey) (best *scanPlan) {
 	least := 8
 	if key.products[0].kind != 0 || key.products[1].kind != 0 {
 		least = 16 // rows of mma
 	}
-	for blocks := 1; blocks <= min(b.limits.sms, e.H); blocks++ {
-		units := ceilDiv(e.H, blocks)
-		if ceilDiv(e.H, units) != blocks {
+	for blocks := 1; blocks <= min(b.limits.sms, key.h); blocks++ {
+		units := ceilDiv(key.h, blocks)
+		if ceilDiv(key.h, units) != blocks {
 			continue // as with fewer
 		}
-		most := min(ceilDiv(e.B, least), mostGroups, b.limits.sms/blocks)
+		most := min(ceilDiv(key.b, least), mostGroups, b.limits.sms/blocks)
 		if blocks == 1 {
-			most = ceilDiv(e.B, least)
+			most = ceilDiv(key.b, least)
 		}
 		for groups := 1; ; groups = min(2*groups, most) {
 			for _, rows := range [...]int{least, 32} {
@@ -441,10 +450,6 @@ func (b *Backend) scanPlan(e *scan) *scanPlan {
 			}
 		}
 	}
-	if b.scanPlans == nil {
-		b.scanPlans = map[planKey]*scanPlan{}
-	}
-	b.scanPlans[key] = best
 	return best
 }
 
@@ -459,15 +464,11 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 	)
 	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks), slices: [2]int{-1, -1}}
 	p.groups = ceilDiv(key.b, p.rows)
-	staging := stepWarps*(rows+cols)*pitch + stepWarps*rows*(cols+4)
-	free := b.limits.shared/4 - staging
-	if free < 0 {
-		return nil
-	}
 	p.cost = float64(key.syncs * barrier)
 	if blocks == 1 {
 		p.cost = float64(key.syncs * within)
 	}
+	var sizes [2]int // of the weights
 	for i := range key.products {
 		s := &key.products[i]
 		if s.gates == 0 {
@@ -479,22 +480,41 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 		}
 		tiles := ceilDiv(n, cols/s.gates)
 		words, kept := s.words()
-		visits := float64(tiles * ceilDiv(p.rows, rows))
-		if size := tiles * cols * kept; size <= free {
-			p.slices[i] = p.staging
-			p.staging += size
-			free -= size
-		} else {
-			p.cost += visits * float64(cols*s.depth*4) / bytes
-		}
+		sizes[i] = tiles * cols * kept
 		rate := [...]float64{80, 500, 500, 0, 250}[s.kind] // multiply-adds per cycle
 		if s.kind == 0 && rows == 8 {
 			rate = 50
 		}
+		visits := float64(tiles * ceilDiv(p.rows, rows))
 		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/stepWarps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
 	}
+	most := b.limits.shared / 4
+	staging := stepWarps * rows * pitch
+	for i, n := range []int{sizes[0] + sizes[1], sizes[0], 0} { // what is kept: both, R alone, none
+		if i == 1 {
+			staging += stepWarps * cols * pitch
+		}
+		if n+staging > most {
+			continue
+		}
+		if i < 2 {
+			p.slices[0] = 0
+		}
+		if i == 0 {
+			p.slices[1] = sizes[0]
+		}
+		p.staging, p.shared = n, 4*(n+staging)
+		break
+	}
+	if p.shared == 0 {
+		return nil
+	}
+	for i := range key.products {
+		if s := &key.products[i]; s.gates > 0 && p.slices[i] < 0 {
+			p.cost += 2 * float64(ceilDiv(p.rows, rows)*sizes[i]*4) / bytes // loads that nothing hides
+		}
+	}
 	p.cost *= float64(ceilDiv(blocks*p.groups, b.limits.sms))
-	p.shared = 4 * (p.staging + staging)
 	p.macros = fmt.Sprintf(" KIND_R=%d KIND_P=%d ROWS=%d COLS=%d", key.products[0].kind, key.products[1].kind, rows, cols)
 	return p
 }

@@ -90,6 +90,15 @@ DEVICE void sync_group(const scan_args &a) {
 	for (int i_ = threadIdx.x, n_ = (u1) - (u0); i_ < ((r1) - (r0)) * n_; i_ += blockDim.x) \
 		for (int row = (r0) + i_ / n_, u = (u0) + i_ % n_, once_ = 1; once_; once_ = 0)
 
+// expect begins to move to the L2 cache, for rows [r0,r1), the units [u0,u1) of each of count gates.
+DEVICE void expect(const float *at, s64 ld, s64 gate, int count, int r0, int r1, int u0, int u1) {
+	for (int i = threadIdx.x; i < (r1 - r0) * count && at && u0 < u1; i += blockDim.x) {
+		const float *first = at + (r0 + i / count) * ld + i % count * gate + u0;
+		for (int u = 0; u < u1 - u0; u += 32)
+			prefetch_l2(first + u);
+	}
+}
+
 // moment is a time of a scan, with the first rows of it in Gates and the other parts of Work, and
 // of the states before and after it.
 struct moment {

@@ -172,26 +172,26 @@ template <int KIND> DEVICE void put_sums(const float *sums, float *to) {
 // sums is the products of one unit: one of each gate.
 struct sums {
 	const float *at;
-	int gate; // distance of gates
+	int gate, warp; // distances of gates and of the parts of warps
 	float operator()(int g) const {
 		float sum = at[g * gate];
 		for (int w = 1; w < WARPS; w++)
-			sum += at[w * ROWS * PART + g * gate];
+			sum += at[w * warp + g * gate];
 		return sum;
 	}
 };
 
 // multiply computes the product for rows [r0,r1) of the operand and calls each(row, unit, sums) for
 // all of them and the block's units, by one thread each. It begins when the whole block
-// is there, and at its end, too. work is shared memory of WARPS·(ROWS+COLS)·PITCH words, and
-// then WARPS·ROWS·PART.
+// is there, and at its end, too. work is shared memory of WARPS·ROWS·PITCH words, or
+// WARPS·(ROWS+COLS)·PITCH if the weights are not kept.
 template <int KIND, class F> DEVICE void multiply(const product &p, int r0, int r1, u32 *shared, u32 *work, F each) {
 	const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quads = CHUNK / 4, steps = ROWS * quads / WARP;
 	int words = words_of<KIND>(p.k), part = up((words + WARPS - 1) / WARPS, 8), from = min(warp * part, words), to = min(from + part, words);
 	int pitch = p.slice < 0 ? PITCH : kept_pitch(words), per = units_of(p);
 	bool whole = is_whole(p);
-	u32 *x = work + warp * (ROWS + COLS) * PITCH, *y = x + ROWS * PITCH;
-	float *parts = (float *)(work + WARPS * (ROWS + COLS) * PITCH);
+	const int own = (ROWS + (p.slice < 0 ? COLS : 0)) * PITCH; // words of a warp: of operands and weights, then sums
+	u32 *x = work + warp * own, *y = x + ROWS * PITCH;
 	for (int row = r0; row < r1; row += ROWS) {
 		for (int tile = 0; tile < tiles_of(p); tile++) {
 			float mine[lane_sums];
@@ -221,12 +221,13 @@ template <int KIND, class F> DEVICE void multiply(const product &p, int r0, int 
 				load(at + CHUNK);
 				add<KIND>(mine, x, p.slice < 0 ? y : shared + p.slice + tile * COLS * pitch + at, pitch, n);
 			}
-			put_sums<KIND>(mine, parts + warp * ROWS * PART);
+			sync_warp();
+			put_sums<KIND>(mine, (float *)x);
 			sync_block();
 			int units = min(per, p.units - tile * per), rows = min(ROWS, r1 - row);
 			for (int i = threadIdx.x; i < rows * units; i += blockDim.x) {
 				int r = i / units, u = i % units;
-				each(row + r, p.first + tile * per + u, sums{parts + r * PART + u, per});
+				each(row + r, p.first + tile * per + u, sums{(float *)work + r * PART + u, per, own});
 			}
 			sync_block();
 		}

@@ -194,6 +194,10 @@ KERNEL(scan, scan_args) {
 			second.at = a.mid + m.first * a.h;
 			multiply<KIND_P>(second, s.r0, end, shared, work, [&](int row, int j, const sums &sum) { new_state(a, m, row, j, sum(0)); });
 		}
+		if (i + 1 < a.steps) { // the input of the next step comes while blocks wait
+			moment next = moment_of(a, a.t0 + (a.reverse ? a.steps - 2 - i : i + 1));
+			expect(a.gates + next.first * a.gw, a.gw, a.h, count, s.r0, s.r1, s.u0, s.u1);
+		}
 		sync_group(a);
 	}
 	if (a.ends) {

@@ -217,6 +217,13 @@ KERNEL(scan_grad, scan_args) {
 		if (norm)
 			for (int row = s.r0 + s.block; row < end; row += a.blocks)
 				normalised_row_grad(a, cell, m, row, tmp);
+		if (i + 1 < a.t) { // what the next step reads comes while blocks wait
+			moment next = moment_of(a, a.reverse ? i + 1 : a.t - 2 - i);
+			expect(a.gates + next.first * a.gw, a.gw, a.h, gates_of(cell), s.r0, s.r1, s.u0, s.u1);
+			expect(a.cs + next.before * a.cw, a.cw, a.h, states_of(cell), s.r0, s.r1, s.u0, s.u1);
+			if (a.dy)
+				expect(a.dy + next.t * a.y_step, a.y_row, 0, 1, s.r0, s.r1, s.o0, s.o1);
+		}
 		sync_group(a);
 		if (twice) { // the gradient of r⊙h, then of r
 			second.at = a.gates + m.first * a.gw + 2 * a.h;
