@@ -37,13 +37,14 @@ func operations() []operation {
 		list = append(list, operation{"products, " + name, near, k == device.F32, func(r *run) { r.products(k) }})
 	}
 	for kind := range cell.Custom {
-		list = append(list, scans("cell "+kind.Spec().Name, near, kind, device.F32, false, cell.Options{})...)
-	}
-	kind, _ := cell.Find(func(s *cell.Spec) bool { return s.Options.Has(cell.WithPeephole | cell.WithLayerNorm | cell.WithProj) })
-	name := "cell " + kind.Spec().Name
-	list = append(list, scans(name+" with all options", near, kind, device.F32, true, cell.Options{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})...)
-	for _, k := range []device.Kind{device.BF16, device.FP16} {
-		list = append(list, scans(name+" in "+device.Kinds[k], rounded, kind, k, false, cell.Options{})...)
+		name := "cell " + kind.Spec().Name
+		list = append(list, scans(name, near, kind, device.F32, false, cell.Options{})...)
+		if kind.Has(allOptions) {
+			list = append(list, scans(name+" with all options", near, kind, device.F32, true, cell.Options{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})...)
+		}
+		for k := device.F32 + 1; kind == 0 && k.Half(); k++ {
+			list = append(list, scans(name+" in "+device.Kinds[k], rounded, kind, k, false, cell.Options{})...)
+		}
 	}
 	return append(list, []operation{
 		{"layer normalisation", near, false, func(r *run) { r.norm(false) }},
@@ -130,6 +131,9 @@ func (r *run) products(k device.Kind) {
 	}
 }
 
+// allOptions are those of the cells that have the most.
+const allOptions = cell.WithPeephole | cell.WithLayerNorm | cell.WithProj | cell.WithGateClip | cell.WithCellClip | cell.WithRecurrentDropout | cell.WithZoneoutCell
+
 // scans is a cell over ragged sequences, forward and backward.
 func scans(name string, bound float64, kind cell.Kind, product device.Kind, all bool, o cell.Options) []operation {
 	do := func(gradients bool) func(*run) {
@@ -154,7 +158,10 @@ func (r *run) scan(kind cell.Kind, product device.Kind, all bool, o cell.Options
 	}
 	if all {
 		s.Proj = 13
-		present = append(present, cell.P, cell.PeepI, cell.PeepF, cell.PeepO, cell.NormX, cell.NormR, cell.NormC, cell.BiasC)
+		if kind.Spec().Gate("f") >= 0 {
+			present = append(present, cell.PeepF)
+		}
+		present = append(present, cell.P, cell.PeepI, cell.PeepO, cell.NormX, cell.NormR, cell.NormC, cell.BiasC)
 	}
 	out := s.Out()
 	for _, p := range present {
