@@ -364,7 +364,7 @@ func (b *Backend) fastestProduct(c *blasCall) {
 	first(best)
 }
 
-// halves is an operand that is rounded to 16 bits: halves_args of kernels/products.cu.
+// halves is an operand that is rounded to 16 bits: halves_args of kernels/operands.cu.
 type halves struct {
 	x            uintptr
 	to           uintptr
@@ -374,7 +374,7 @@ type halves struct {
 	fp16         int32
 }
 
-var roundToHalves = kernel{file: "products", name: "halves_of"}
+var roundToHalves = kernel{file: "operands", name: "halves_of"}
 
 // halvesOf describes an operand of s, [rows,cols] or, turned, [cols,rows].
 func halvesOf(m device.Buffer, ld, stride, rows, cols int, turned bool, s *device.GemmSpec) halves {

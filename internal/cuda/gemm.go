@@ -73,8 +73,8 @@ type bytesArgs struct {
 }
 
 var (
-	gemmSum     = kernel{file: "products", name: "gemm_sum"}
-	bytesOfRows = kernel{file: "products", name: "bytes_of_rows"}
+	gemmSum     = kernel{file: "operands", name: "gemm_sum"}
+	bytesOfRows = kernel{file: "operands", name: "bytes_of_rows"}
 )
 
 // tf32 is the kind, in kernels/gemm.cu, of float32 on tensor cores.

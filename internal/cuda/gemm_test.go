@@ -17,22 +17,6 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-// The kinds that differ in a line only are compiled for one tile.
-func init() {
-	for _, set := range []tileSet{plainTiles, tensorTiles} {
-		for _, list := range [][]tile{set.any, set.rows, set.columns} {
-			for i := range list {
-				for kind, k := range list[i].kernels {
-					same := device.Kind(kind) == device.INT8 || device.Kind(kind) == device.FP16
-					if k.name != "" && (!same || &list[i] == &set.any[0]) {
-						variants["gemm"] = append(variants["gemm"], k.macros)
-					}
-				}
-			}
-		}
-	}
-}
-
 func TestGemm(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "Gemm") }
 
 // gemmCase is a product of random numbers with everything that a spec may have.

@@ -16,8 +16,9 @@ var variants = func() map[string][]string {
 	for _, set := range []tileSet{plainTiles, tensorTiles} {
 		for _, tiles := range [][]tile{set.any, set.rows, set.columns} {
 			for _, t := range tiles {
-				for _, k := range t.kernels {
-					if k.file != "" {
+				for kind, k := range t.kernels {
+					alike := kind == int(device.INT8) || kind == int(device.FP16) // but for a line
+					if k.file != "" && (!alike || t.m == t.n) {
 						list[k.file] = append(list[k.file], k.macros)
 					}
 				}

@@ -1,4 +1,4 @@
-// What products need beside gemm.cu: sums of their parts, and operands in other forms.
+// What products need beside gemm.cu: operands in other forms, and sums of their parts.
 
 struct gemm_sum_args {
 	const float *parts, *bias; // [splits, batch, m, n]
