@@ -222,6 +222,9 @@ func (e *scan) kernel(file, name, macros string) kernel {
 	if e.plain() {
 		macros += " PLAIN=1"
 	}
+	if !e.Has(cell.R) {
+		macros += " FREE=1"
+	}
 	return kernel{file, name, macros}
 }
 

@@ -1,6 +1,7 @@
 // What the kernels of scans have in common: their arguments, how a launch is divided, and the
 // arithmetic of cells. Macros fix what is then a constant of the code: CELL the cell, PLAIN that
-// it has none of its options, KIND_R and KIND_P what products with R and P are rounded to.
+// it has none of its options, FREE that it has no R, KIND_R and KIND_P what products with R and P
+// are rounded to.
 
 enum { LSTM, GRU, RNN_TANH, RNN_RELU, COUPLED_LSTM, GRU_BEFORE, SLSTM, MIN_GRU, MIN_LSTM };
 enum { OWN, SIGMOID, TANH, RELU, HARD_SIGMOID, HARD_TANH, SOFTSIGN, IDENTITY, LEAKY_RELU, ELU, SOFTPLUS };

@@ -94,6 +94,7 @@ DEVICE void normalised_row(const scan_args &a, int cell, const moment &m, int ro
 	}
 }
 
+#ifndef FREE
 // scan runs the steps of times [t0, t0+steps), with W·x (and its bias) in gates. Blocks that
 // share rows wait for each other after each product.
 KERNEL(scan, scan_args) {
@@ -209,7 +210,7 @@ KERNEL(scan, scan_args) {
 				a.cn[(s64)row * a.cw + k + u] = load_l2(a.cs + (m.after + row) * a.cw + k + u);
 	}
 }
-
+#else
 // scan_free is scan for a cell without R: a thread for each unit of a row.
 KERNEL(scan_free, scan_args) {
 	const int cell = CELL;
@@ -236,6 +237,7 @@ KERNEL(scan_free, scan_args) {
 			a.hn[i] = load_l2(a.hs + moment_of(a, a.reverse ? 0 : a.t - 1).after * a.o + i);
 	}
 }
+#endif
 
 // scan_trace copies the rows of each time that are inside their sequences, or all.
 struct trace_args {

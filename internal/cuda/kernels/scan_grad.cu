@@ -153,6 +153,7 @@ DEVICE void normalised_row_grad(const scan_args &a, int cell, const moment &m, i
 	sync_block();
 }
 
+#ifndef FREE
 // scan_grad runs all steps backward. It leaves the gradients of pre-activations in gates, and in
 // side those of what R·h is kept apart.
 KERNEL(scan_grad, scan_args) {
@@ -267,7 +268,7 @@ KERNEL(scan_grad, scan_args) {
 			a.dc0[i] += load_l2(a.dc + i);
 		}
 }
-
+#else
 // scan_grad_free is scan_grad for a cell without R: a thread for each unit of a row.
 KERNEL(scan_grad_free, scan_args) {
 	const int cell = CELL;
@@ -285,6 +286,7 @@ KERNEL(scan_grad_free, scan_args) {
 			a.dh0[i] += load_l2(a.dh + i);
 	}
 }
+#endif
 
 // scan_clear sets the rows of each time that are past their ends to 0, so that they add nothing
 // to products over all rows.
