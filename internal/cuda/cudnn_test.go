@@ -99,6 +99,7 @@ func hosts[T float32 | int32](m device.Memory[T]) device.Memory[T] {
 // All that the suite asks of plain cells, cuDNN's calls do: shapes, lengths, states, directions,
 // strides, accumulation. That no bit depends on other rows is not asked: a library chooses.
 func TestDNNKeepsTheContract(t *testing.T) {
+	long(t)
 	b, _ := emulatedDNN(t, Options{})
 	l := &layers{Backend: b, cpu: cpu.New(simd.Best())}
 	devicetest.Run(t, l, "ScanForward", "ScanGradient")

@@ -130,6 +130,7 @@ var kindsOfSums = []struct {
 // Every tile of every kind, with operands in both orders, at odd addresses and distances,
 // in parts and not, against float64.
 func TestGemmOfEveryTile(t *testing.T) {
+	long(t)
 	sizes := []gemmCase{
 		{GemmSpec: device.GemmSpec{M: 131, N: 140, K: 33}},
 		{GemmSpec: device.GemmSpec{M: 70, N: 65, K: 300, Acc: true}},

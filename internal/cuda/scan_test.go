@@ -14,10 +14,22 @@ import (
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
 )
 
-func TestScanForward(t *testing.T)  { devicetest.Run(t, emulated(t, Options{}), "ScanForward") }
-func TestScanGradient(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "ScanGradient") }
-func TestScanLaws(t *testing.T)     { devicetest.Run(t, emulated(t, Options{}), "ScanLaws") }
-func TestScanGains(t *testing.T)    { devicetest.Run(t, emulated(t, Options{}), "ScanGains") }
+func TestScanForward(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "ScanForward") }
+func TestScanGradient(t *testing.T) {
+	long(t)
+	devicetest.Run(t, emulated(t, Options{}), "ScanGradient")
+}
+func TestScanLaws(t *testing.T)  { long(t); devicetest.Run(t, emulated(t, Options{}), "ScanLaws") }
+func TestScanGains(t *testing.T) { long(t); devicetest.Run(t, emulated(t, Options{}), "ScanGains") }
+
+// long skips a test that compiles a hundred kernels, a minute of each core the first time, where
+// there is no time for it.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("compiles many kernels: run without -short")
+	}
+}
 
 // ownScan is a scan on the kernels of this package, and what a test varies about it.
 type ownScan struct {
