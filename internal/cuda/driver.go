@@ -142,6 +142,6 @@ func (d *driver) check(what string, result int32) error {
 // must panics with a *device.Error unless the result is 0.
 func (b *Backend) must(what string, result int32) {
 	if result != 0 {
-		panic(&device.Error{Device: b.title(), Text: what + ": " + b.d.text(result)})
+		panic(&device.Error{Device: b.title(), Memory: result == outOfMemory, Text: what + ": " + b.d.text(result)})
 	}
 }
