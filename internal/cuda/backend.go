@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -29,6 +30,7 @@ type Backend struct {
 	stream  uintptr // everything is done in its order
 	capture uintptr // for capturing library calls; nothing runs on it
 	dropped *dropped
+	lost    atomic.Pointer[device.Error]
 
 	mu        sync.Mutex // guards all below, and the calls of the driver
 	queue     queue
