@@ -159,6 +159,9 @@ func (b *Backend) Name() string {
 	return name
 }
 
+// Lacks reports whether scans do not take products of a kind with the state.
+func (b *Backend) Lacks(k device.Kind) bool { return k == device.INT8 }
+
 // title names the device in errors.
 func (b *Backend) title() string { return fmt.Sprintf("cuda:%d (%s)", b.ordinal, b.name) }
 
