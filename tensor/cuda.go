@@ -32,6 +32,15 @@ type CUDASetup = cuda.Setup
 // CUDA would return for every GPU.
 func LookForCUDA() (*CUDASetup, error) { return cuda.Look() }
 
+// Lost returns the first error of a device that this process can use no more, or nil. Lack
+// of memory is none.
+func (d *Device) Lost() error {
+	if b, ok := d.backend.(interface{ Lost() error }); ok {
+		return b.Lost()
+	}
+	return nil
+}
+
 // Notes returns what a user of the device may want to know, such as a library that was not
 // found.
 func (d *Device) Notes() []string {

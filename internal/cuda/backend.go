@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/carousel-ml/carousel/internal/device"
@@ -27,6 +29,8 @@ type Backend struct {
 	context uintptr
 	stream  uintptr // everything is done in its order
 	capture uintptr // for capturing library calls; nothing runs on it
+	dropped *dropped
+	lost    atomic.Pointer[device.Error]
 
 	mu        sync.Mutex // guards all below, and the calls of the driver
 	queue     queue
@@ -86,7 +90,7 @@ func open(d *driver, c compiler, libs libraries, ordinal int, o Options) (b *Bac
 	if ordinal < 0 || ordinal >= int(count) {
 		return nil, fmt.Errorf("there is no cuda:%d: the driver shows %d devices, from cuda:0 on", ordinal, count)
 	}
-	b = &Backend{Options: o, d: d, nvrtc: c, libs: libs, ordinal: ordinal, functions: map[kernel]*function{}, modules: map[module]uintptr{}}
+	b = &Backend{Options: o, d: d, nvrtc: c, libs: libs, ordinal: ordinal, functions: map[kernel]*function{}, modules: map[module]uintptr{}, dropped: &dropped{}}
 	if err := d.check("cuDeviceGet", dl.Call(d.deviceGet, uintptr(unsafe.Pointer(&dev)), uintptr(ordinal))); err != nil {
 		return nil, err
 	}
@@ -123,7 +127,9 @@ func open(d *driver, c compiler, libs libraries, ordinal int, o Options) (b *Bac
 	}
 	err = catch(func() {
 		b.staging.open(b)
-		b.barrier = b.Alloc(64).Addr
+		b.enter()
+		defer b.leave()
+		b.barrier = b.allocate(4 * 64)
 	})
 	return b, err
 }
@@ -152,6 +158,9 @@ func (b *Backend) Name() string {
 	}
 	return name
 }
+
+// Lacks reports whether scans do not take products of a kind with the state.
+func (b *Backend) Lacks(k device.Kind) bool { return k == device.INT8 }
 
 // title names the device in errors.
 func (b *Backend) title() string { return fmt.Sprintf("cuda:%d (%s)", b.ordinal, b.name) }
@@ -192,12 +201,74 @@ func alloc[T float32 | int32](b *Backend, n int) (m device.Memory[T]) {
 	}
 	b.enter()
 	defer b.leave()
-	return device.Memory[T]{Addr: b.allocate(4 * n), N: n}
+	m = device.Memory[T]{Addr: b.allocate(4 * n), N: n}
+	k := &keeper{}
+	k.end = runtime.AddCleanup(k, b.dropped.add, m.Addr)
+	m.Keeper = k
+	return m
+}
+
+// keeper is what all parts of an allocation have. The addresses of a call's memory are read
+// while b is entered, so what frees memory comes after what uses it.
+type keeper struct {
+	end runtime.Cleanup // when nobody has one any more
+}
+
+// dropped is memory that was freed, or that nobody can reach any more.
+type dropped struct {
+	mu    sync.Mutex
+	addrs []uintptr
+}
+
+func (d *dropped) add(addr uintptr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addrs = append(d.addrs, addr)
+}
+
+func (d *dropped) take() []uintptr {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	addrs := d.addrs
+	d.addrs = nil
+	return addrs
+}
+
+// freeDropped gives back what was dropped, after what was queued; b is entered.
+func (b *Backend) freeDropped() {
+	gone := b.dropped.take()
+	if len(gone) == 0 {
+		return
+	}
+	b.flush()
+	for _, addr := range gone {
+		b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, addr, b.stream))
+	}
+}
+
+// collect lets the garbage collector, which knows nothing of the device's memory, find what nobody
+// can reach.
+func collect() {
+	found := make(chan struct{})
+	runtime.AddCleanup(&keeper{}, func(c chan struct{}) { close(c) }, found)
+	for range 2 { // what a cleanup held is found by the second
+		runtime.GC()
+	}
+	select {
+	case <-found:
+	case <-time.After(time.Second): // other cleanups take long
+	}
 }
 
 // allocate returns zeroed memory, of whole words; b is entered.
 func (b *Backend) allocate(bytes int) (addr uintptr) {
+	b.freeDropped()
 	r := dl.Call(b.d.memAllocAsync, uintptr(unsafe.Pointer(&addr)), uintptr(bytes), b.stream)
+	if r == outOfMemory {
+		collect()
+		b.freeDropped()
+		r = dl.Call(b.d.memAllocAsync, uintptr(unsafe.Pointer(&addr)), uintptr(bytes), b.stream)
+	}
 	if r == outOfMemory {
 		var free, total uint64
 		dl.Call(b.d.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
@@ -215,14 +286,14 @@ func gib(bytes uint64) string {
 	return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
 }
 
+// free cannot fail: the device may be lost when those who had memory end. It is given back when
+// other memory is wanted.
 func free[T float32 | int32](b *Backend, m device.Memory[T]) {
 	if m.Zero() {
 		return
 	}
-	b.enter()
-	defer b.leave()
-	b.flush()
-	b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, m.Addr, b.stream))
+	m.Keeper.(*keeper).end.Stop()
+	b.dropped.add(m.Addr)
 }
 
 // work returns memory for the operation that is being queued, as many bytes as it
@@ -240,6 +311,7 @@ func (b *Backend) grown(m *block, bytes int) uintptr {
 		if m.addr != 0 {
 			b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, m.addr, b.stream))
 		}
+		*m = block{} // also if there is not so much
 		bytes = (bytes + bytes/4 + 3) &^ 3
 		*m = block{b.allocate(bytes), bytes}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -406,5 +407,38 @@ func TestNames(t *testing.T) {
 		if b := mustOpenEmulated(t, o); b.Name() != want || !b.RunsAhead() {
 			t.Errorf("the name is %q, want %q", b.Name(), want)
 		}
+	}
+}
+
+// TestUnreachable checks that memory which nobody frees is given back: there is room for one such
+// buffer only.
+func TestUnreachable(t *testing.T) {
+	b := mustOpenEmulated(t, Options{})
+	cudatest.Set(b.d.lib, "memory=104857600")
+	held := b.Alloc(1<<20).Slice(1<<10, 1<<20)
+	b.Upload(held, []float32{5})
+	for range 4 {
+		b.Fill(b.Alloc(15<<20).Slice(0, 10), 1)
+	}
+	if v := get(b, held)[0]; v != 5 {
+		t.Errorf("a part of memory that is still had holds %v, want 5", v)
+	}
+	runtime.KeepAlive(held)
+}
+
+// TestScratchLack checks that work memory which could not grow is not used as if it were there.
+func TestScratchLack(t *testing.T) {
+	b := mustOpenEmulated(t, Options{})
+	cudatest.Set(b.d.lib, "memory=104857600")
+	work := func(bytes int) (addr uintptr) {
+		b.enter()
+		defer b.leave()
+		return b.work(bytes)
+	}
+	work(1 << 20)
+	deviceError(t, func() { work(200 << 20) })
+	addr := work(4096)
+	if x := b.Alloc(1 << 20); addr == 0 || x.Addr <= addr && addr < x.Addr+4<<20 {
+		t.Error("work memory is part of another allocation")
 	}
 }

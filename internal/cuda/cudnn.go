@@ -8,7 +8,6 @@ import (
 	"math/bits"
 	"runtime"
 	"slices"
-	"sync"
 	"unsafe"
 
 	"github.com/carousel-ml/carousel/cell"
@@ -32,7 +31,6 @@ type dnn struct {
 	plans                                             map[dnnShape]*dnnPlan
 	numbers                                           uint64 // how many plans and batches were made
 	choices                                           choices
-	dropped                                           *dropped
 	padding                                           float32 // of y: zeros of any kind
 }
 
@@ -64,7 +62,7 @@ var dnnKinds = [...]int32{device.F32: dataFloat, device.BF16: dataBFloat16, devi
 
 // bindDNN finds the functions of cuDNN, of which none needs a device before start.
 func bindDNN(lib *dl.Library) (*dnn, error) {
-	d := &dnn{plans: map[dnnShape]*dnnPlan{}, dropped: &dropped{}, version: version(lib, "cudnnGetVersion")}
+	d := &dnn{plans: map[dnnShape]*dnnPlan{}, version: version(lib, "cudnnGetVersion")}
 	if d.version < 90000 {
 		return nil, fmt.Errorf("cuDNN is %d, and 9.0 or newer is needed", d.version)
 	}
@@ -634,35 +632,9 @@ type dnnSource struct {
 	w, r, p uintptr
 }
 
-// dropped is memory of weights that nobody can reach any more.
-type dropped struct {
-	mu    sync.Mutex
-	addrs []uintptr
-}
-
-func (d *dropped) add(addr uintptr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.addrs = append(d.addrs, addr)
-}
-
-func (d *dropped) take() []uintptr {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	addrs := d.addrs
-	d.addrs = nil
-	return addrs
-}
-
 // newWeights allocates memory that is freed some time after the last use of what is returned.
 func (b *Backend) newWeights(bytes int) *dnnWeights {
-	if gone := b.dnn.dropped.take(); len(gone) > 0 {
-		b.flush()
-		for _, addr := range gone {
-			b.must("cuMemFreeAsync", dl.Call(b.d.memFreeAsync, addr, b.stream))
-		}
-	}
 	w := &dnnWeights{block: block{b.allocate(bytes), bytes}}
-	runtime.AddCleanup(w, b.dnn.dropped.add, w.addr)
+	runtime.AddCleanup(w, b.dropped.add, w.addr)
 	return w
 }

@@ -138,9 +138,23 @@ func (d *driver) check(what string, result int32) error {
 	return fmt.Errorf("%s: %s", what, d.text(result))
 }
 
-// must panics with a *device.Error unless the result is 0.
+// must panics with a *device.Error unless the result is 0. After most errors a process can use
+// the device no more.
 func (b *Backend) must(what string, result int32) {
-	if result != 0 {
-		panic(&device.Error{Device: b.title(), Text: what + ": " + b.d.text(result)})
+	if result == 0 {
+		return
 	}
+	e := &device.Error{Device: b.title(), Memory: result == outOfMemory, Text: what + ": " + b.d.text(result)}
+	if !e.Memory {
+		b.lost.CompareAndSwap(nil, e)
+	}
+	panic(e)
+}
+
+// Lost returns the first error after which the device can be used no more, or nil.
+func (b *Backend) Lost() error {
+	if e := b.lost.Load(); e != nil {
+		return e
+	}
+	return nil
 }

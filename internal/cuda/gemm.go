@@ -260,9 +260,7 @@ func (b *Backend) derived(s *device.GemmSpec, bytes int) (addr uintptr, known bo
 	w, ok := fits(s.Cache.Stale(s.Version))
 	if !ok {
 		w = &weights{b, s.Kind, block{b.allocate(bytes), bytes}}
-		runtime.AddCleanup(w, func(m device.Buffer) {
-			catch(func() { b.Free(m) }) // the device may be lost
-		}, device.Buffer{Addr: w.addr, N: bytes / 4})
+		runtime.AddCleanup(w, b.dropped.add, w.addr)
 	}
 	s.Cache.Store(s.Version, w)
 	return w.addr, false

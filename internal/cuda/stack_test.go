@@ -347,15 +347,15 @@ func TestStackWeightsAreCached(t *testing.T) {
 	cache.Store(3, nil)
 	for gone := 0; gone == 0; time.Sleep(time.Millisecond) { // the test's time limit ends it otherwise
 		runtime.GC()
-		b.dnn.dropped.mu.Lock()
-		gone = len(b.dnn.dropped.addrs)
-		b.dnn.dropped.mu.Unlock()
+		b.dropped.mu.Lock()
+		gone = len(b.dropped.addrs)
+		b.dropped.mu.Unlock()
 	}
 	for _, s := range st.Scans {
 		s.Version = 4
 	}
 	y()
-	if n := len(b.dnn.dropped.take()); n != 0 {
+	if n := len(b.dropped.take()); n != 0 {
 		t.Errorf("%d memories of weights were not freed", n)
 	}
 }

@@ -25,6 +25,9 @@ type Memory[T float32 | int32] struct {
 	Host []T     // CPU memory; nil on other devices
 	Addr uintptr // device address; 0 on the CPU
 	N    int     // length in elements
+	// Keeper, where Addr is set, is what a backend ties the memory's life to: parts share it, and
+	// memory that nobody frees may be given back when no one has it any more, as the host's is.
+	Keeper any
 }
 
 // Buffer holds numbers to compute with; Ints holds lengths, row numbers, ids, classes.
@@ -53,7 +56,7 @@ func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 	if m.Host != nil {
 		s.Host = m.Host[lo:hi:hi]
 	} else if m.Addr != 0 {
-		s.Addr = m.Addr + uintptr(lo)*4
+		s.Addr, s.Keeper = m.Addr+uintptr(lo)*4, m.Keeper
 	}
 	return s
 }
@@ -88,7 +91,7 @@ type Backend interface {
 	Name() string       // such as "cpu/avx512"
 	RunsAhead() bool    // whether methods may return before their work is done, so that reading a number costs a wait
 	Alloc(n int) Buffer // n zeroed elements, 64-byte aligned
-	Free(Buffer)        // ends the use of an Alloc'ed buffer
+	Free(Buffer)        // ends the use of an Alloc'ed buffer; without it, it ends some time after the last Memory that has it
 	Upload(dst Buffer, src []float32)
 	Download(dst []float32, src Buffer) // waits
 	AllocInts(n int) Ints               // as Alloc
