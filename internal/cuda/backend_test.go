@@ -225,6 +225,54 @@ KERNEL(shift, shift_args) { // x[i] += x[i + by], of a ring of all threads
 	}
 }
 
+// TestNotCaptured queues calls that cannot be captured: the queues run one by one, and the numbers are the same.
+func TestNotCaptured(t *testing.T) {
+	for name, spoil := range map[string]func(b *Backend, stream uintptr) int32{
+		"an error":     func(*Backend, uintptr) int32 { return 3 },
+		"it waits":     func(b *Backend, stream uintptr) int32 { return dl.Call(b.d.streamSynchronize, stream) },
+		"it is silent": func(b *Backend, stream uintptr) int32 { dl.Call(b.d.streamSynchronize, stream); return 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := emulated(t, Options{})
+			s := newScaler(t, b)
+			x, y := b.Alloc(8), b.Alloc(8)
+			b.Upload(x, []float32{1})
+			b.Sync()
+			b.Counts()
+			queue := func(bad bool) {
+				for range leastGraph {
+					s.do(y, x, 1)
+				}
+				s.asLibrary(y, x, 1)
+				if bad {
+					b.enter()
+					b.call("spoil", key("spoil"), func(stream uintptr) int32 {
+						if stream == b.capture {
+							return spoil(b, stream)
+						}
+						return 0
+					})
+					b.leave()
+				}
+				b.Sync()
+			}
+			for range 4 {
+				queue(true)
+				queue(false) // is captured all the same
+			}
+			if got, want := get(b, y)[0], float32(8*(leastGraph+1)); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if c := b.Counts(); c.Graphs != 3 {
+				t.Errorf("%d graphs were launched, want 3", c.Graphs)
+			}
+			if n := b.Notes(); len(n) != 1 || !strings.Contains(n[0], "spoil") {
+				t.Errorf("the notes are %q, want one about the call", n)
+			}
+		})
+	}
+}
+
 // TestUploads sends more than the ring of pinned memory holds, and what does not go
 // through it, and changes the sources at once.
 func TestUploads(t *testing.T) {
