@@ -131,11 +131,12 @@ func (b *Backend) flush() {
 	}()
 	if len(q.ops) >= leastGraph && b.graphs.run(b) {
 		b.counts.Graphs++
-		return
+	} else {
+		for i := range q.ops {
+			b.do(&q.ops[i])
+		}
 	}
-	for i := range q.ops {
-		b.do(&q.ops[i])
-	}
+	b.staging.launched(b)
 }
 
 // do gives one operation to the device.
