@@ -107,18 +107,6 @@ func (b *Backend) allowShared(k kernel, fn *function, bytes int) {
 	fn.shared = bytes
 }
 
-// resident returns how many blocks of a kernel can run at once: the largest grid of a
-// cooperative launch. b is entered.
-func (b *Backend) resident(k kernel, threads, shared int) int {
-	fn := b.function(k)
-	if shared > fn.shared {
-		b.allowShared(k, fn, shared)
-	}
-	var n int32
-	b.must("cuOccupancyMaxActiveBlocksPerMultiprocessor", dl.Call(b.d.maxBlocks, uintptr(unsafe.Pointer(&n)), fn.handle, uintptr(threads), uintptr(shared)))
-	return int(n) * b.limits.sms
-}
-
 // flush gives the queue to the device; b is entered.
 func (b *Backend) flush() {
 	q := &b.queue

@@ -53,6 +53,7 @@ struct scan_args {
 	int acc_n, at_pi, at_pf, at_po, at_nx, at_nr, at_nc, at_bc, at_br;  // of acc: -1 for what is not collected
 	int blocks, group, units, outs; // blocks and rows of a group of rows; units of H and of O of a block
 	int slice_r, slice_p, staging;  // where these begin in shared memory, in words; -1: R or P is read again in each step
+	int held_r, held_p, tiles, x_at; // of products: see product.cu
 };
 
 DEVICE int gates_of(int cell) {
@@ -190,6 +191,18 @@ DEVICE void store_gates(const scan_args &a, int cell, const moment &m, int row, 
 	for (int g = 0; g < 4; g++)
 		if (g < count)
 			gates[(s64)g * a.h] = x.g[g];
+}
+
+// prefetch_gates begins to move a block's gates of a time to the L2 cache, while it waits for others.
+DEVICE void prefetch_gates(const scan_args &a, int cell, const share &s, int t) {
+	const int count = gates_of(cell), line = 32; // numbers
+	int n = s.u1 - s.u0, pieces = (n + line - 1) / line + 1; // of which the last one may be in the next line
+	const float *gates = a.gates + moment_of(a, t).first * a.gw;
+	for (int i = threadIdx.x; i < (s.r1 - s.r0) * count * pieces; i += blockDim.x) {
+		int row = s.r0 + i / (count * pieces), g = i / pieces % count, u = s.u0 + min(i % pieces * line, n - 1);
+		if (n > 0)
+			prefetch_l2(gates + (s64)row * a.gw + (s64)g * a.h + u);
+	}
 }
 
 // new_cell is c of an LSTM after a step, before zoneout.
