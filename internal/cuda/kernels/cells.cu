@@ -91,6 +91,15 @@ DEVICE void sync_group(const scan_args &a) {
 	for (int i_ = threadIdx.x, n_ = (u1) - (u0); i_ < ((r1) - (r0)) * n_; i_ += blockDim.x) \
 		for (int row = (r0) + i_ / n_, u = (u0) + i_ % n_, once_ = 1; once_; once_ = 0)
 
+// expect begins to move to the L2 cache, for rows [r0,r1), the units [u0,u1) of each of count gates.
+DEVICE void expect(const float *at, s64 ld, s64 gate, int count, int r0, int r1, int u0, int u1) {
+	for (int i = threadIdx.x; i < (r1 - r0) * count && at && u0 < u1; i += blockDim.x) {
+		const float *first = at + (r0 + i / count) * ld + i % count * gate + u0;
+		for (int u = 0; u < u1 - u0; u += 32)
+			prefetch_l2(first + u);
+	}
+}
+
 // moment is a time of a scan, with the first rows of it in Gates and the other parts of Work, and
 // of the states before and after it.
 struct moment {
@@ -191,18 +200,6 @@ DEVICE void store_gates(const scan_args &a, int cell, const moment &m, int row, 
 	for (int g = 0; g < 4; g++)
 		if (g < count)
 			gates[(s64)g * a.h] = x.g[g];
-}
-
-// prefetch_gates begins to move a block's gates of a time to the L2 cache, while it waits for others.
-DEVICE void prefetch_gates(const scan_args &a, int cell, const share &s, int t) {
-	const int count = gates_of(cell), line = 32; // numbers
-	int n = s.u1 - s.u0, pieces = (n + line - 1) / line + 1; // of which the last one may be in the next line
-	const float *gates = a.gates + moment_of(a, t).first * a.gw;
-	for (int i = threadIdx.x; i < (s.r1 - s.r0) * count * pieces; i += blockDim.x) {
-		int row = s.r0 + i / (count * pieces), g = i / pieces % count, u = s.u0 + min(i % pieces * line, n - 1);
-		if (n > 0)
-			prefetch_l2(gates + (s64)row * a.gw + (s64)g * a.h + u);
-	}
 }
 
 // new_cell is c of an LSTM after a step, before zoneout.

@@ -128,8 +128,6 @@ KERNEL(scan, scan_args) {
 	}
 	sync_group(a);
 	for (int i = 0; i < a.steps; i++) {
-		if (i + 1 < a.steps)
-			prefetch_gates(a, cell, s, a.t0 + (a.reverse ? a.steps - 2 - i : i + 1));
 		moment m = moment_of(a, a.t0 + (a.reverse ? a.steps - 1 - i : i));
 		int end = min(max(m.inside, s.r0), s.r1); // of the rows inside
 		r.at = (OPTION(a.drops) ? a.h_in : a.hs) + m.before * a.o;
@@ -195,6 +193,10 @@ KERNEL(scan, scan_args) {
 			sync_group(a);
 			second.at = a.mid + m.first * a.h;
 			multiply<KIND_P>(second, s.r0, end, shared, work, [&](int row, int j, const sums &sum) { new_state(a, m, row, j, sum(0)); });
+		}
+		if (i + 1 < a.steps) { // the input of the next step comes while blocks wait
+			moment next = moment_of(a, a.t0 + (a.reverse ? a.steps - 2 - i : i + 1));
+			expect(a.gates + next.first * a.gw, a.gw, a.h, count, s.r0, s.r1, s.u0, s.u1);
 		}
 		sync_group(a);
 	}

@@ -189,8 +189,6 @@ KERNEL(scan_grad, scan_args) {
 			a.acc[(s64)row * a.acc_n + i] = 0;
 	sync_group(a);
 	for (int i = 0; i < a.t; i++) {
-		if (i + 1 < a.t)
-			prefetch_gates(a, cell, s, a.reverse ? i + 1 : a.t - 2 - i);
 		moment m = moment_of(a, a.reverse ? i : a.t - 1 - i);
 		int end = min(max(m.inside, s.r0), s.r1);
 		// The arithmetic of the cell, with what it needs of products before it.
@@ -219,6 +217,13 @@ KERNEL(scan_grad, scan_args) {
 		if (norm)
 			for (int row = s.r0 + s.block; row < end; row += a.blocks)
 				normalised_row_grad(a, cell, m, row, tmp);
+		if (i + 1 < a.t) { // what the next step reads comes while blocks wait
+			moment next = moment_of(a, a.reverse ? i + 1 : a.t - 2 - i);
+			expect(a.gates + next.first * a.gw, a.gw, a.h, gates_of(cell), s.r0, s.r1, s.u0, s.u1);
+			expect(a.cs + next.before * a.cw, a.cw, a.h, states_of(cell), s.r0, s.r1, s.u0, s.u1);
+			if (a.dy)
+				expect(a.dy + next.t * a.y_step, a.y_row, 0, 1, s.r0, s.r1, s.o0, s.o1);
+		}
 		sync_group(a);
 		if (twice) { // the gradient of r⊙h, then of r
 			second.at = a.gates + m.first * a.gw + 2 * a.h;

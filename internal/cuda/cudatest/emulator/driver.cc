@@ -190,6 +190,7 @@ bool within(uintptr_t p, size_t bytes) {
 // Modules and kernels.
 struct Module {
 	void *object;
+	std::string path;
 	emulator::Thread **now;
 };
 struct Function {
@@ -432,6 +433,32 @@ void progress() { pauses = 0; }
 const emulator::Driver for_kernels = {sync_block, meet, pause_thread, progress};
 
 struct sigaction old_actions[NSIG];
+void *crash_address; // of the code
+
+void *code_address(void *context) {
+#if defined(__x86_64__)
+	return (void *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+	return (void *)((ucontext_t *)context)->uc_mcontext.pc;
+#endif
+}
+
+// source_line returns the line of a module's source at an address, as ", at FILE:LINE",
+// if the system has addr2line.
+std::string source_line(const Module *m, void *address) {
+	Dl_info info;
+	char command[200], line[200] = "";
+	if (!dladdr(address, &info))
+		return "";
+	snprintf(command, sizeof command, "addr2line -s -e %s %p 2>/dev/null", m->path.c_str(), (void *)((char *)address - (char *)info.dli_fbase));
+	if (FILE *f = popen(command, "r")) {
+		if (!fgets(line, sizeof line, f))
+			line[0] = 0;
+		pclose(f);
+	}
+	line[strcspn(line, " \n")] = 0;
+	return line[0] && line[0] != '?' ? std::string(", at ") + line : "";
+}
 
 // on_signal makes an error of a kernel's fault.
 void on_signal(int signal, siginfo_t *info, void *context) {
@@ -456,6 +483,7 @@ void on_signal(int signal, siginfo_t *info, void *context) {
 				snprintf(text, sizeof text, " accesses byte %zu of an allocation of %zu", (size_t)(p - m->second.start), m->second.bytes);
 		}
 		lost = fault(result, "%s%s", place(now).c_str(), text);
+		crash_address = code_address(context);
 		siglongjmp(crash, 1);
 	}
 	auto &old = old_actions[signal];
@@ -526,6 +554,7 @@ void run(const Launch &l) {
 		}
 	} else {
 		idle.clear();
+		detail += source_line(l.fn->module, crash_address);
 	}
 	in_kernel = 0;
 	for (auto &m : shared_memory)
@@ -1199,7 +1228,7 @@ EXPORT int cuModuleLoadData(Module **module, const void *image) {
 	int fd = memfd_create("kernels", 0); // stays open, so that no other gets its name
 	if (fd < 0 || write(fd, image, bytes) != (ssize_t)bytes)
 		return out_of_memory;
-	std::string path = "/proc/self/fd/" + std::to_string(fd);
+	std::string path = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(fd);
 	void *object = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
 	if (!object)
 		return fault(invalid_image, "%s", dlerror());
@@ -1208,7 +1237,7 @@ EXPORT int cuModuleLoadData(Module **module, const void *image) {
 	if (!driver || !now)
 		return invalid_image;
 	*driver = &for_kernels;
-	modules.insert(*module = new Module{object, now});
+	modules.insert(*module = new Module{object, path, now});
 	return ok;
 }
 
