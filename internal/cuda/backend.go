@@ -25,7 +25,6 @@ type Backend struct {
 	name    string
 	limits  limits
 	dnn     *dnn // nil before the first layer that it may run
-	notes   []string
 	context uintptr
 	stream  uintptr // everything is done in its order
 	capture uintptr // for capturing library calls; nothing runs on it
@@ -45,6 +44,7 @@ type Backend struct {
 	scanPlans map[planKey]*scanPlan
 	blas      *blas // when it was needed first
 	counts    Counts
+	notes     []string
 }
 
 // limits are the device's, as far as they decide what is launched.

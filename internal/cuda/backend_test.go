@@ -226,14 +226,68 @@ KERNEL(shift, shift_args) { // x[i] += x[i + by], of a ring of all threads
 	}
 }
 
+// TestNotCaptured queues calls that cannot be captured: the queues run one by one, and the numbers are the same.
+func TestNotCaptured(t *testing.T) {
+	for name, spoil := range map[string]func(b *Backend, stream uintptr) int32{
+		"an error":     func(*Backend, uintptr) int32 { return 3 },
+		"it waits":     func(b *Backend, stream uintptr) int32 { return dl.Call(b.d.streamSynchronize, stream) },
+		"it is silent": func(b *Backend, stream uintptr) int32 { dl.Call(b.d.streamSynchronize, stream); return 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := emulated(t, Options{})
+			s := newScaler(t, b)
+			x, y := b.Alloc(8), b.Alloc(8)
+			b.Upload(x, []float32{1})
+			b.Sync()
+			b.Counts()
+			queue := func(bad bool) {
+				for range leastGraph {
+					s.do(y, x, 1)
+				}
+				s.asLibrary(y, x, 1)
+				if bad {
+					b.enter()
+					b.call("spoil", key("spoil"), func(stream uintptr) int32 {
+						if stream == b.capture {
+							return spoil(b, stream)
+						}
+						return 0
+					})
+					b.leave()
+				}
+				b.Sync()
+			}
+			for range 4 {
+				queue(true)
+				queue(false) // is captured all the same
+			}
+			if got, want := get(b, y)[0], float32(8*(leastGraph+1)); got != want {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			if c := b.Counts(); c.Graphs != 3 {
+				t.Errorf("%d graphs were launched, want 3", c.Graphs)
+			}
+			if n := b.Notes(); len(n) != 1 || !strings.Contains(n[0], "spoil") {
+				t.Errorf("the notes are %q, want one about the call", n)
+			}
+		})
+	}
+}
+
 // TestUploads sends more than the ring of pinned memory holds, and what does not go
 // through it, and changes the sources at once.
 func TestUploads(t *testing.T) {
 	b := emulated(t, Options{})
 	var on []device.Buffer
-	sizes := []int{1, 2, 17, 1000, largestStage / 4, largestStage/4 - 5, largestStage/4 + 1, largestStage}
-	for i := range 60 {
+	sizes := []int{1, 2, 17, 1000, pageBytes / 16, pageBytes/4 - 5, pageBytes/4 + 1, pageBytes / 8}
+	for i := range 41 {
 		n := sizes[i%len(sizes)]
+		if i == 40 { // by the driver
+			if c := b.Counts(); c.Waits != 0 {
+				t.Errorf("the host waited %d times for arrays that are small", c.Waits)
+			}
+			n = largestStage/4 + 1
+		}
 		src := make([]float32, n)
 		for k := range src {
 			src[k] = float32(i*31 + k%1009)

@@ -306,6 +306,12 @@ func (l *blas) ask(p *blasPlan) int32 {
 			return r
 		}
 	}
+	if p.bias { // an address of the same alignment: without one, no algorithm may be found
+		address := uint64(p.alignBias)
+		if r := dl.Call(l.descSet, p.desc, blasDescBias, uintptr(unsafe.Pointer(&address)), 8); r != 0 {
+			return r
+		}
+	}
 	var found int32
 	results := make([]blasResult, blasTries)
 	if r := dl.Call(l.heuristic, l.handle, p.desc, p.b, p.a, p.c, p.c, preference, blasTries, uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found))); r != 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -33,8 +34,13 @@ func Open(ordinal int, o Options) (device.Backend, error) {
 	return b, nil
 }
 
-// Notes returns a sentence for each library that is not used, and why.
-func (b *Backend) Notes() []string { return b.notes }
+// Notes returns a sentence for each library that is not used, and why, and for work that is
+// slower than it should be.
+func (b *Backend) Notes() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.notes)
+}
 
 // Look returns what Open would use, as far as it goes, and why it would fail.
 func Look() (*Setup, error) {

@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"unsafe"
 
 	"github.com/carousel-ml/carousel/internal/dl"
@@ -118,11 +119,12 @@ func (b *Backend) flush() {
 	}()
 	if len(q.ops) >= leastGraph && b.graphs.run(b) {
 		b.counts.Graphs++
-		return
+	} else {
+		for i := range q.ops {
+			b.do(&q.ops[i])
+		}
 	}
-	for i := range q.ops {
-		b.do(&q.ops[i])
-	}
+	b.staging.launched(b)
 }
 
 // do gives one operation to the device.
@@ -156,12 +158,13 @@ const leastGraph = 4
 const mostGraphs = 64
 
 type graph struct {
-	key   string
-	used  int
-	exec  uintptr // 0: seen once
-	graph uintptr
-	nodes []uintptr
-	args  []uint64 // those that the kernels have now
+	key    string
+	used   int
+	exec   uintptr // 0: seen once
+	graph  uintptr
+	nodes  []uintptr
+	args   []uint64 // those that the kernels have now
+	refuse bool     // it cannot be made
 }
 
 type graphs struct {
@@ -212,8 +215,8 @@ func (g *graphs) run(b *Backend) bool {
 		return false
 	}
 	e.used = g.clock
-	if e.exec == 0 {
-		b.record(e)
+	if e.refuse || e.exec == 0 && !b.record(e) {
+		return false
 	}
 	b.patch(e)
 	b.must("cuGraphLaunch", dl.Call(b.d.graphLaunch, e.exec, b.stream))
@@ -235,6 +238,8 @@ func (g *graphs) forget(b *Backend) {
 func (b *Backend) drop(e *graph) {
 	if e.exec != 0 {
 		dl.Call(b.d.graphExecDestroy, e.exec) // when it has run
+	}
+	if e.graph != 0 {
 		dl.Call(b.d.graphDestroy, e.graph)
 	}
 }
@@ -247,16 +252,33 @@ func (o *op) appendKey(k []byte) []byte {
 	}
 	s := &o.shape
 	k = append(k, 0)
-	for _, v := range [...]uint64{o.fn.number, uint64(s.grid[0]), uint64(s.grid[1]), uint64(s.grid[2]), uint64(s.threads), uint64(s.shared)} {
+	for _, v := range [...]uint64{o.fn.number, uint64(s.grid[0]), uint64(s.grid[1]), uint64(s.grid[2]), uint64(s.threads), uint64(s.shared), uint64(flag(s.cooperative))} {
 		k = append(k, byte(v), byte(v>>8), byte(v>>16), byte(v>>24))
 	}
 	return k
 }
 
-// record makes a graph of the queue, a chain.
-func (b *Backend) record(e *graph) {
-	q := &b.queue
-	b.must("cuGraphCreate", dl.Call(b.d.graphCreate, uintptr(unsafe.Pointer(&e.graph)), 0))
+// record makes a graph of the queue, and reports whether it could. Some calls of libraries do what a
+// capture does not allow; a queue with one is given to the device one by one each time it comes.
+func (b *Backend) record(e *graph) bool {
+	err := b.build(e)
+	if err == nil {
+		return true
+	}
+	b.drop(e)
+	*e = graph{key: e.key, used: e.used, refuse: true}
+	if note := "work is not launched as one graph: " + err.Error(); !slices.Contains(b.notes, note) {
+		b.notes = append(b.notes, note)
+	}
+	return false
+}
+
+// build makes a graph of the queue, a chain.
+func (b *Backend) build(e *graph) error {
+	q, d := &b.queue, b.d
+	if err := d.check("cuGraphCreate", dl.Call(d.graphCreate, uintptr(unsafe.Pointer(&e.graph)), 0)); err != nil {
+		return err
+	}
 	e.nodes = make([]uintptr, len(q.ops))
 	for i := range q.ops {
 		o := &q.ops[i]
@@ -265,32 +287,47 @@ func (b *Backend) record(e *graph) {
 			before, n = uintptr(unsafe.Pointer(&e.nodes[i-1])), 1
 		}
 		if o.fn == nil {
-			b.recordCall(e, i, o, before, n)
+			if err := b.buildCall(e, i, o, before, n); err != nil {
+				return err
+			}
 			continue
 		}
 		params := [1]unsafe.Pointer{unsafe.Pointer(&q.args[o.args])}
 		p := o.params(&params)
-		b.must("cuGraphAddKernelNode", dl.Call(b.d.graphAddKernelNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, uintptr(unsafe.Pointer(p))))
-		if o.shape.cooperative {
-			one := launchAttribute{1}
-			b.must("cuGraphKernelNodeSetAttribute", dl.Call(b.d.graphKernelNodeSetAttribute, e.nodes[i], nodeCooperative, uintptr(unsafe.Pointer(&one))))
+		if err := d.check("cuGraphAddKernelNode", dl.Call(d.graphAddKernelNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, uintptr(unsafe.Pointer(p)))); err != nil {
+			return err
+		}
+		if !o.shape.cooperative {
+			continue
+		}
+		one := launchAttribute{1}
+		if err := d.check("cuGraphKernelNodeSetAttribute", dl.Call(d.graphKernelNodeSetAttribute, e.nodes[i], nodeCooperative, uintptr(unsafe.Pointer(&one)))); err != nil {
+			return err
 		}
 	}
-	b.must("cuGraphInstantiate", dl.Call(b.d.graphInstantiate, uintptr(unsafe.Pointer(&e.exec)), e.graph, 0))
 	e.args = append(e.args[:0], q.args...)
+	return d.check("cuGraphInstantiate", dl.Call(d.graphInstantiate, uintptr(unsafe.Pointer(&e.exec)), e.graph, 0))
 }
 
-// recordCall captures a library's call as a node.
-func (b *Backend) recordCall(e *graph, i int, o *op, before, n uintptr) {
-	var child uintptr
-	b.must("cuStreamBeginCapture", dl.Call(b.d.streamBeginCapture, b.capture, captureThread))
-	r := o.call(b.capture)
-	b.must("cuStreamEndCapture", dl.Call(b.d.streamEndCapture, b.capture, uintptr(unsafe.Pointer(&child))))
-	if r != 0 {
-		panic(b.libs.failure(b, o.what, r))
+// buildCall captures a library's call as a node.
+func (b *Backend) buildCall(e *graph, i int, o *op, before, n uintptr) error {
+	d, child := b.d, uintptr(0)
+	if err := d.check("cuStreamBeginCapture", dl.Call(d.streamBeginCapture, b.capture, captureThread)); err != nil {
+		return err
 	}
-	b.must("cuGraphAddChildGraphNode", dl.Call(b.d.graphAddChildGraphNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, child))
-	b.must("cuGraphDestroy", dl.Call(b.d.graphDestroy, child))
+	called := o.call(b.capture)
+	// The capture must end, whatever has happened; what the call did comes with its error.
+	err := d.check(o.what, dl.Call(d.streamEndCapture, b.capture, uintptr(unsafe.Pointer(&child))))
+	if child != 0 {
+		defer dl.Call(d.graphDestroy, child)
+	}
+	if err == nil && called != 0 {
+		err = fmt.Errorf("%s: status %d during a capture", o.what, called)
+	}
+	if err != nil {
+		return err
+	}
+	return d.check("cuGraphAddChildGraphNode", dl.Call(d.graphAddChildGraphNode, uintptr(unsafe.Pointer(&e.nodes[i])), e.graph, before, n, child))
 }
 
 func (o *op) params(params *[1]unsafe.Pointer) *nodeParams {

@@ -5,6 +5,7 @@ package cuda
 import (
 	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/device"
@@ -125,6 +126,7 @@ type scanArgs struct {
 	at                                                                    [8]int32 // of PeepI and the following parameters, then of BR
 	blocks, group, units, outs                                            int32
 	sliceR, sliceP, staging                                               int32
+	heldR, heldP, tiles, xAt                                              int32
 }
 
 // scan is one call of Scan or ScanGrad.
@@ -238,6 +240,7 @@ func (e *scan) queue(name string) {
 	p := b.scanPlan(e)
 	a.blocks, a.group, a.units, a.outs = int32(p.blocks), int32(p.rows), int32(p.units), int32(p.outs)
 	a.sliceR, a.sliceP, a.staging = int32(p.slices[0]), int32(p.slices[1]), int32(p.staging)
+	a.heldR, a.heldP, a.tiles, a.xAt = flag(p.held[0]), flag(p.held[1]), int32(p.tiles), int32(p.xAt)
 	s := blocks(p.blocks*p.groups, p.shared)
 	s.cooperative = p.blocks > 1
 	launch(b, e.kernel(name, name, p.macros), s, a)
@@ -336,6 +339,8 @@ type scanPlan struct {
 	units, outs          int    // units of H and of O of a block
 	slices               [2]int // words before the weights of each product in shared memory, -1 if they do not fit
 	staging, shared      int    // words before what products use, bytes of all
+	held                 [2]bool
+	tiles, xAt           int // held, tiles and x_at of product.cu
 	macros               string
 	cost                 float64
 }
@@ -427,9 +432,16 @@ func (b *Backend) scanPlan(e *scan) *scanPlan {
 
 // planFor returns the plan that seems the fastest.
 func (b *Backend) planFor(key planKey) (best *scanPlan) {
-	least := 8
-	if key.products[0].kind != 0 || key.products[1].kind != 0 {
-		least = 16 // rows of mma
+	least, heights := 8, []int{8, 32}
+	for _, s := range key.products {
+		if s.kind != 0 {
+			least, heights = 16, []int{16, 32} // rows of mma
+		}
+	}
+	for _, s := range key.products {
+		if device.Kind(s.kind).Half() {
+			heights = []int{16} // more operands are too many registers
+		}
 	}
 	for blocks := 1; blocks <= min(b.limits.sms, key.h); blocks++ {
 		units := ceilDiv(key.h, blocks)
@@ -441,7 +453,7 @@ func (b *Backend) planFor(key planKey) (best *scanPlan) {
 			most = ceilDiv(key.b, least)
 		}
 		for groups := 1; ; groups = min(2*groups, most) {
-			for _, rows := range [...]int{least, 32} {
+			for _, rows := range heights {
 				for _, cols := range [...]int{8, 16, 32} {
 					if p := b.planOf(&key, blocks, groups, units, rows, cols); p != nil && (best == nil || p.cost < best.cost) {
 						best = p
@@ -462,62 +474,96 @@ func (b *Backend) planOf(key *planKey, blocks, groups, units, rows, cols int) *s
 	const (
 		barrier = 2500 // of several blocks
 		within  = 200  // of one
-		visit   = 1500 // a tile: loads that wait for the L2 cache, and the sums of its stepWarps
+		visit   = 1500 // the sums of its stepWarps are there, and others' loads wait for the L2 cache
 		bytes   = 32   // per cycle that a multiprocessor gets from the L2 cache
 	)
-	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks), slices: [2]int{-1, -1}}
+	p := &scanPlan{blocks: blocks, rows: ceilDiv(key.b, groups), units: units, outs: ceilDiv(key.o, blocks)}
 	p.groups = ceilDiv(key.b, p.rows)
-	p.cost = float64(key.syncs * barrier)
-	if blocks == 1 {
-		p.cost = float64(key.syncs * within)
+	ofTile, operands, weights := stepWarps*rows*(cols+4), stepWarps*rows*pitch, stepWarps*cols*pitch
+	tiles := func(s *stepProduct) int {
+		if s.out {
+			return ceilDiv(p.outs, cols/s.gates)
+		}
+		return ceilDiv(units, cols/s.gates)
 	}
-	var sizes [2]int // of the weights
+	// In shared memory are first the weights of all steps, as far as there is room, and then the
+	// operands of a step and the sums of its tiles, as many as there is room for.
+	free, kept := b.limits.shared/4-ofTile-operands, 0
+	if free -= p.keep(key, free, cols, tiles); slices.Contains(p.slices[:], -1) {
+		if free = b.limits.shared/4 - ofTile - operands - weights; free < 0 {
+			return nil
+		}
+		free -= p.keep(key, free, cols, tiles)
+		kept = weights
+	}
+	most, held := 1, operands
 	for i := range key.products {
 		s := &key.products[i]
 		if s.gates == 0 {
 			continue
 		}
-		n := units
-		if s.out {
-			n = p.outs
+		words, _ := s.words()
+		size := stepWarps * rows * (ceilDiv(ceilDiv(words, 8*stepWarps)*8, 32)*32 + 4)
+		if size-operands <= free {
+			p.held[i], held = true, max(held, size)
 		}
-		tiles := ceilDiv(n, cols/s.gates)
-		words, kept := s.words()
-		sizes[i] = tiles * cols * kept
-		rate := [...]float64{80, 500, 500, 0, 250}[s.kind] // multiply-adds per cycle
-		if s.kind == 0 && rows == 8 {
-			rate = 50
-		}
-		visits := float64(tiles * ceilDiv(p.rows, rows))
-		p.cost += visits*(visit+float64(rows*cols*s.depth)/rate+100*float64(words/stepWarps/chunkWords)) + float64(tiles*p.rows*s.depth*4)/bytes
+		most = max(most, tiles(s))
 	}
-	most := b.limits.shared / 4
-	staging := stepWarps * rows * pitch
-	for i, n := range []int{sizes[0] + sizes[1], sizes[0], 0} { // what is kept: both, R alone, none
-		if i == 1 {
-			staging += stepWarps * cols * pitch
-		}
-		if n+staging > most {
-			continue
-		}
-		if i < 2 {
-			p.slices[0] = 0
-		}
-		if i == 0 {
-			p.slices[1] = sizes[0]
-		}
-		p.staging, p.shared = n, 4*(n+staging)
-		break
-	}
-	if p.shared == 0 {
-		return nil
+	free -= held - operands
+	p.tiles = min(1+free/ofTile, most)
+	p.xAt = p.tiles*ofTile + kept
+	p.cost = float64(key.syncs * barrier)
+	if blocks == 1 {
+		p.cost = float64(key.syncs * within)
 	}
 	for i := range key.products {
-		if s := &key.products[i]; s.gates > 0 && p.slices[i] < 0 {
-			p.cost += 2 * float64(ceilDiv(p.rows, rows)*sizes[i]*4) / bytes // loads that nothing hides
+		s := &key.products[i]
+		if s.gates == 0 {
+			continue
+		}
+		n, downs := tiles(s), ceilDiv(p.rows, rows)
+		words, _ := s.words()
+		rate := 80.0 // multiply-adds per cycle
+		switch {
+		case s.kind == plainKindTF32: // what shared memory gives of both operands, 32 words a cycle
+			rate = 32 * float64(rows*cols) / float64(rows+cols)
+		case s.kind != 0:
+			rate = 64 * float64(rows*cols) / float64(rows+cols)
+		case rows == 8:
+			rate = 50
+		}
+		loads := n // of the operand
+		if p.held[i] {
+			loads = 1
+		}
+		p.cost += float64(ceilDiv(n, p.tiles)*downs)*visit + float64(n*downs)*float64(rows*cols*s.depth)/rate +
+			float64(loads*downs*(words/stepWarps/chunkWords))*100 + float64(loads*p.rows*s.depth*4)/bytes
+		if p.slices[i] < 0 {
+			p.cost += 2 * float64(n*downs*cols*s.depth*4) / bytes // loads that nothing hides
 		}
 	}
 	p.cost *= float64(ceilDiv(blocks*p.groups, b.limits.sms))
+	p.shared = 4 * (p.staging + p.xAt + held)
 	p.macros = fmt.Sprintf(" KIND_R=%d KIND_P=%d ROWS=%d COLS=%d", key.products[0].kind, key.products[1].kind, rows, cols)
 	return p
+}
+
+// keep places the weights of products that fit into so many words of shared memory, and returns
+// how many words they take.
+func (p *scanPlan) keep(key *planKey, free, cols int, tiles func(*stepProduct) int) int {
+	p.slices, p.staging = [2]int{}, 0
+	for i := range key.products {
+		s := &key.products[i]
+		if s.gates == 0 {
+			continue
+		}
+		_, pitch := s.words()
+		if size := tiles(s) * cols * pitch; p.staging+size <= free {
+			p.slices[i] = p.staging
+			p.staging += size
+		} else {
+			p.slices[i] = -1
+		}
+	}
+	return p.staging
 }

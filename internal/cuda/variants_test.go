@@ -35,9 +35,10 @@ var variants = func() map[string][]string {
 	for kind := range cell.Custom {
 		scan("CELL=%d KIND_R=0 KIND_P=0 ROWS=32 COLS=32 PLAIN=1", kind)
 	}
-	for _, kind := range []device.Kind{device.BF16, device.FP16, tf32} {
-		scan("CELL=0 KIND_R=%d KIND_P=%[1]d ROWS=32 COLS=16", kind)
+	for _, kind := range []device.Kind{device.BF16, device.FP16} {
+		scan("CELL=0 KIND_R=%d KIND_P=%[1]d ROWS=16 COLS=16", kind)
 	}
+	scan("CELL=0 KIND_R=%d KIND_P=%[1]d ROWS=32 COLS=16", tf32)
 	for _, cols := range []int{8, 32} {
 		scan("CELL=0 KIND_R=0 KIND_P=0 ROWS=8 COLS=%d", cols)
 	}

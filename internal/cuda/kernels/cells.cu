@@ -54,6 +54,7 @@ struct scan_args {
 	int acc_n, at_pi, at_pf, at_po, at_nx, at_nr, at_nc, at_bc, at_br;  // of acc: -1 for what is not collected
 	int blocks, group, units, outs; // blocks and rows of a group of rows; units of H and of O of a block
 	int slice_r, slice_p, staging;  // where these begin in shared memory, in words; -1: R or P is read again in each step
+	int held_r, held_p, tiles, x_at; // of products: see product.cu
 };
 
 DEVICE int gates_of(int cell) {

@@ -26,10 +26,11 @@ typedef long long s64;
 	extern __shared__ __align__(16) unsigned char shared_[]; \
 	type *name = (type *)shared_
 
-// atomic_add_release and load_acquire are what a barrier of the whole grid is made of.
-DEVICE u32 atomic_add_release(u32 *p, u32 v) {
+// atomic_add and load_acquire are what a barrier of the whole grid is made of: atomic_add acquires
+// and releases.
+DEVICE u32 atomic_add(u32 *p, u32 v) {
 	u32 old;
-	asm volatile("atom.add.release.gpu.global.u32 %0,[%1],%2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+	asm volatile("atom.add.acq_rel.gpu.global.u32 %0,[%1],%2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
 	return old;
 }
 DEVICE u32 load_acquire(const u32 *p) {
@@ -133,9 +134,11 @@ DEVICE float from_bf16(u16 h) { return __uint_as_float((u32)h << 16); }
 DEVICE void sync_blocks(u32 *count, u32 n, bool first) {
 	sync_block();
 	if (threadIdx.x == 0) {
-		u32 before = atomic_add_release(count, first ? 0x80000000u - (n - 1) : 1);
-		while (((load_acquire(count) ^ before) & 0x80000000u) == 0)
+		u32 own = first ? 0x80000000u - (n - 1) : 1, before = atomic_add(count, own), now = before + own;
+		while (((now ^ before) & 0x80000000u) == 0) { // who comes last need not look
 			pause();
+			now = load_acquire(count);
+		}
 	}
 	sync_block();
 }

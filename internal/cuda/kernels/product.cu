@@ -16,7 +16,7 @@
 #endif
 #define WARPS (BLOCK / WARP)
 #define CHUNK 32           // words of a row that a warp loads at once
-#define PITCH (CHUNK + 4)  // distance of rows in shared memory, free of bank conflicts. That of kept weights is 4 more than a multiple of 32, too
+#define PITCH (CHUNK + 4)  // distance of rows in shared memory, free of bank conflicts. Others are 4 more than a multiple of 32, too
 #define PART (COLS + 4)    // distance of rows of sums
 
 struct product {
@@ -28,6 +28,8 @@ struct product {
 	s64 gate, unit, deep;        // distances of gates, units and k in it
 	int gates, first, units;     // columns of a unit; the block's units
 	int slice;                   // where they are kept in shared memory, in words; -1: they are not
+	int held;                    // a warp's part of the operand's rows is held for all tiles; 0: it is loaded for each
+	int tiles, x_at;             // tiles whose sums are added up at once; where operands begin in work, in words
 };
 
 template <int KIND> DEVICE constexpr int numbers() { return KIND == BF16 || KIND == FP16 ? 2 : 1; } // in a word
@@ -106,16 +108,16 @@ template <int KIND> DEVICE void keep_weights(const product &p, u32 *shared) {
 // add adds to a warp's sums the products of n words of the rows at x and the columns at y.
 // What a lane holds: with float32, rows lane/4 + 8i and columns lane%4 + 4j; else what mma says.
 const int lane_sums = ROWS * COLS / WARP;
-template <int KIND> DEVICE void add(float *sums, const u32 *x, const u32 *y, int pitch, int n) {
+template <int KIND> DEVICE void add(float *sums, const u32 *x, int x_pitch, const u32 *y, int pitch, int n) {
 	int lane = threadIdx.x % WARP;
 	if constexpr (KIND == F32) {
 		const int rows = ROWS / 8, cols = COLS / 4;
-		x += lane / 4 * PITCH, y += lane % 4 * pitch;
+		x += lane / 4 * x_pitch, y += lane % 4 * pitch;
 		for (int k = 0; k < n; k += 4) {
 			float4 v[rows], w[cols];
 #pragma unroll
 			for (int i = 0; i < rows; i++)
-				v[i] = *(const float4 *)(x + 8 * i * PITCH + k);
+				v[i] = *(const float4 *)(x + 8 * i * x_pitch + k);
 #pragma unroll
 			for (int j = 0; j < cols; j++)
 				w[j] = *(const float4 *)(y + 4 * j * pitch + k);
@@ -129,14 +131,14 @@ template <int KIND> DEVICE void add(float *sums, const u32 *x, const u32 *y, int
 		}
 	} else {
 		const int rows = ROWS / 16, cols = COLS / 8;
-		x += lane / 4 * PITCH + lane % 4, y += lane / 4 * pitch + lane % 4;
+		x += lane / 4 * x_pitch + lane % 4, y += lane / 4 * pitch + lane % 4;
 		for (int k = 0; k < n; k += 8) {
 			u32 v[rows > 0 ? rows : 1][4], w[cols][2];
 #pragma unroll
 			for (int i = 0; i < rows; i++)
 #pragma unroll
 				for (int e = 0; e < 4; e++)
-					v[i][e] = x[(16 * i + e % 2 * 8) * PITCH + k + e / 2 * 4];
+					v[i][e] = x[(16 * i + e % 2 * 8) * x_pitch + k + e / 2 * 4];
 #pragma unroll
 			for (int j = 0; j < cols; j++)
 				w[j][0] = y[8 * j * pitch + k], w[j][1] = y[8 * j * pitch + k + 4];
@@ -172,62 +174,71 @@ template <int KIND> DEVICE void put_sums(const float *sums, float *to) {
 // sums is the products of one unit: one of each gate.
 struct sums {
 	const float *at;
-	int gate, warp; // distances of gates and of the parts of warps
+	int gate; // distance of gates
 	float operator()(int g) const {
 		float sum = at[g * gate];
 		for (int w = 1; w < WARPS; w++)
-			sum += at[w * warp + g * gate];
+			sum += at[w * ROWS * PART + g * gate];
 		return sum;
 	}
 };
 
 // multiply computes the product for rows [r0,r1) of the operand and calls each(row, unit, sums) for
 // all of them and the block's units, by one thread each. It begins when the whole block
-// is there, and at its end, too. work is shared memory of WARPS·ROWS·PITCH words, or
-// WARPS·(ROWS+COLS)·PITCH if the weights are not kept.
+// is there, and at its end, too. work is shared memory: of the warps' sums of p.tiles tiles, then
+// of the weights that they load, if weights are not kept, and at p.x_at of operands.
 template <int KIND, class F> DEVICE void multiply(const product &p, int r0, int r1, u32 *shared, u32 *work, F each) {
 	const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, quads = CHUNK / 4, steps = ROWS * quads / WARP;
+	const int tile_sums = WARPS * ROWS * PART;
 	int words = words_of<KIND>(p.k), part = up((words + WARPS - 1) / WARPS, 8), from = min(warp * part, words), to = min(from + part, words);
-	int pitch = p.slice < 0 ? PITCH : kept_pitch(words), per = units_of(p);
+	int pitch = p.slice < 0 ? PITCH : kept_pitch(words), x_pitch = p.held ? kept_pitch(part) : PITCH, per = units_of(p), tiles = tiles_of(p);
 	bool whole = is_whole(p);
-	const int own = (ROWS + (p.slice < 0 ? COLS : 0)) * PITCH; // words of a warp: of operands and weights, then sums
-	u32 *x = work + warp * own, *y = x + ROWS * PITCH;
+	float *parts = (float *)work;
+	u32 *x = work + p.x_at + warp * ROWS * x_pitch, *y = work + p.tiles * tile_sums + warp * COLS * PITCH;
 	for (int row = r0; row < r1; row += ROWS) {
-		for (int tile = 0; tile < tiles_of(p); tile++) {
-			float mine[lane_sums];
+		for (int first = 0; first < tiles; first += p.tiles) {
+#pragma unroll 1
+			for (int tile = first; tile < min(first + p.tiles, tiles); tile++) {
+				float mine[lane_sums];
 #pragma unroll
-			for (int i = 0; i < lane_sums; i++)
-				mine[i] = 0;
-			quad<KIND> next[steps]; // what comes is on its way while this is multiplied
-			auto load = [&](int at) {
+				for (int i = 0; i < lane_sums; i++)
+					mine[i] = 0;
+				bool fresh = !p.held || tile == 0;
+				quad<KIND> next[steps]; // what comes is on its way while this is multiplied
+				auto load = [&](int at) {
 #pragma unroll
-				for (int i = 0; i < steps; i++) {
-					int r = row + lane / quads + i * (WARP / quads), w = at + lane % quads * 4;
+					for (int i = 0; i < steps; i++) {
+						int r = row + lane / quads + i * (WARP / quads), w = at + lane % quads * 4;
 #pragma unroll
-					for (int j = 0; j < numbers<KIND>(); j++)
-						next[i].v[j] = r < r1 && w < to ? operands(p, whole, r, w * numbers<KIND>() + 4 * j) : make_float4(0, 0, 0, 0);
+						for (int j = 0; j < numbers<KIND>(); j++)
+							next[i].v[j] = r < r1 && w < to ? operands(p, whole, r, w * numbers<KIND>() + 4 * j) : make_float4(0, 0, 0, 0);
+					}
+				};
+				if (fresh)
+					load(from);
+#pragma unroll 1
+				for (int at = from; at < to; at += CHUNK) {
+					int n = min(CHUNK, to - at);
+					u32 *now = p.held ? x + at - from : x;
+					sync_warp();
+					if (fresh)
+#pragma unroll
+						for (int i = 0; i < steps; i++)
+							put_quad<KIND>(now + (lane / quads + i * (WARP / quads)) * x_pitch + lane % quads * 4, next[i]);
+					if (p.slice < 0)
+						weights<KIND>(p, tile, at, n, y, PITCH, lane, WARP);
+					sync_warp();
+					if (fresh)
+						load(at + CHUNK);
+					add<KIND>(mine, now, x_pitch, p.slice < 0 ? y : shared + p.slice + tile * COLS * pitch + at, pitch, n);
 				}
-			};
-			load(from);
-			for (int at = from; at < to; at += CHUNK) {
-				int n = min(CHUNK, to - at);
-				sync_warp();
-#pragma unroll
-				for (int i = 0; i < steps; i++)
-					put_quad<KIND>(x + (lane / quads + i * (WARP / quads)) * PITCH + lane % quads * 4, next[i]);
-				if (p.slice < 0)
-					weights<KIND>(p, tile, at, n, y, PITCH, lane, WARP);
-				sync_warp();
-				load(at + CHUNK);
-				add<KIND>(mine, x, p.slice < 0 ? y : shared + p.slice + tile * COLS * pitch + at, pitch, n);
+				put_sums<KIND>(mine, parts + (tile - first) * tile_sums + warp * ROWS * PART);
 			}
-			sync_warp();
-			put_sums<KIND>(mine, (float *)x);
 			sync_block();
-			int units = min(per, p.units - tile * per), rows = min(ROWS, r1 - row);
+			int units = min(per * p.tiles, p.units - first * per), rows = min(ROWS, r1 - row);
 			for (int i = threadIdx.x; i < rows * units; i += blockDim.x) {
 				int r = i / units, u = i % units;
-				each(row + r, p.first + tile * per + u, sums{(float *)work + r * PART + u, per, own});
+				each(row + r, p.first + first * per + u, sums{parts + u / per * tile_sums + r * PART + u % per, per});
 			}
 			sync_block();
 		}

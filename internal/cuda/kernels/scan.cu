@@ -105,8 +105,8 @@ KERNEL(scan, scan_args) {
 	u32 *work = shared + a.staging;
 	float *tmp = (float *)work;
 
-	product r = {a.o, 0, 0, a.o, 0, a.o, a.r, (s64)a.h * a.o, a.o, 1, twice ? 2 : count, s.u0, s.u1 - s.u0, a.slice_r};
-	product second = {a.h, 0, 0, a.h, 0, a.h, a.p, 0, a.h, 1, 1, s.o0, s.o1 - s.o0, a.slice_p};
+	product r = {a.o, 0, 0, a.o, 0, a.o, a.r, (s64)a.h * a.o, a.o, 1, twice ? 2 : count, s.u0, s.u1 - s.u0, a.slice_r, a.held_r, a.tiles, a.x_at};
+	product second = {a.h, 0, 0, a.h, 0, a.h, a.p, 0, a.h, 1, 1, s.o0, s.o1 - s.o0, a.slice_p, a.held_p, a.tiles, a.x_at};
 	if (twice)
 		second.w = a.r + (s64)2 * a.h * a.o, second.unit = a.o;
 	keep_weights<KIND_R>(r, shared);

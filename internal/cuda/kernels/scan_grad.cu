@@ -164,8 +164,8 @@ KERNEL(scan_grad, scan_args) {
 	u32 *work = shared + a.staging;
 	float *tmp = (float *)work;
 
-	product r = {twice ? a.joined : a.gw, 0, 0, a.gw, a.sw, a.joined, a.r, 0, 1, a.o, 1, s.o0, s.o1 - s.o0, a.slice_r};
-	product second = {a.o, 0, 0, a.o, 0, a.o, a.p, 0, 1, a.h, 1, s.u0, s.u1 - s.u0, a.slice_p};
+	product r = {twice ? a.joined : a.gw, 0, 0, a.gw, a.sw, a.joined, a.r, 0, 1, a.o, 1, s.o0, s.o1 - s.o0, a.slice_r, a.held_r, a.tiles, a.x_at};
+	product second = {a.o, 0, 0, a.o, 0, a.o, a.p, 0, 1, a.h, 1, s.u0, s.u1 - s.u0, a.slice_p, a.held_p, a.tiles, a.x_at};
 	if (twice)
 		second.k = second.joined = a.h, second.ld = a.gw, second.w = a.r + (s64)2 * a.h * a.o, second.deep = a.o;
 	keep_weights<KIND_R>(r, shared);

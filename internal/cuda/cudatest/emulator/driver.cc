@@ -64,6 +64,7 @@ enum Result {
 	launch_failed = 719,
 	cooperative_too_large = 720,
 	capture_unsupported = 900,
+	capture_invalidated = 901,
 	capture_unmatched = 903,
 };
 
@@ -87,6 +88,7 @@ struct {
 	{launch_failed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
 	{cooperative_too_large, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "too many blocks in cooperative launch"},
 	{capture_unsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+	{capture_invalidated, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
 	{capture_unmatched, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "the capture was not initiated in this stream"},
 };
 
@@ -585,6 +587,7 @@ struct Stream {
 	std::deque<Op> ops;
 	uint64_t given = 0, done = 0; // numbers of ops
 	Graph *capture = nullptr;
+	bool spoiled = false; // something happened that a capture does not allow
 };
 std::set<Stream *> streams;
 std::set<Event *> events;
@@ -1050,8 +1053,10 @@ EXPORT int cuStreamDestroy_v2(Stream *stream) {
 
 EXPORT int cuStreamSynchronize(Stream *stream) {
 	BEGIN_ON(stream)
-	if (stream->capture)
+	if (stream->capture) {
+		stream->spoiled = true;
 		return capture_unsupported;
+	}
 	return finish(stream, stream->given);
 }
 
@@ -1060,6 +1065,7 @@ EXPORT int cuStreamBeginCapture_v2(Stream *stream, int mode) {
 	if (stream->capture || mode < 0 || mode > 2)
 		return invalid_value;
 	stream->capture = new Graph;
+	stream->spoiled = false;
 	return ok;
 }
 
@@ -1067,8 +1073,13 @@ EXPORT int cuStreamEndCapture(Stream *stream, Graph **graph) {
 	BEGIN_ON(stream)
 	if (!stream->capture)
 		return capture_unmatched;
-	graphs.insert(*graph = stream->capture);
-	stream->capture = nullptr;
+	Graph *captured = stream->capture;
+	stream->capture = *graph = nullptr;
+	if (stream->spoiled) {
+		delete captured;
+		return capture_invalidated;
+	}
+	graphs.insert(*graph = captured);
 	return ok;
 }
 
@@ -1120,8 +1131,10 @@ EXPORT int cuEventDestroy_v2(Event *event) {
 
 EXPORT int cuMemAllocAsync(uintptr_t *address, size_t bytes, Stream *stream) {
 	BEGIN_ON(stream)
-	if (stream->capture)
+	if (stream->capture) {
+		stream->spoiled = true;
 		return capture_unsupported;
+	}
 	if (!bytes)
 		return fault(invalid_value, "an allocation of 0 bytes");
 	Allocation m;

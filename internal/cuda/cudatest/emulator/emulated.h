@@ -82,7 +82,7 @@ DEVICE void sync_warp() { emulated_driver->meet(emulator::sync_meeting, nullptr,
 DEVICE void pause() { emulated_driver->pause(); }
 
 // One thread runs at a time, so what is atomic on a GPU is plain here.
-DEVICE unsigned atomic_add_release(unsigned *p, unsigned v) {
+DEVICE unsigned atomic_add(unsigned *p, unsigned v) {
 	unsigned old = *(volatile unsigned *)p;
 	*(volatile unsigned *)p = old + v;
 	emulated_driver->progress();
