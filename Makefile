@@ -19,6 +19,7 @@ check: ## all that a change must pass, and more
 	GOARCH=arm64 go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
 	go test -tags purego -short ./...
+	$(MAKE) build-dl
 	$(MAKE) kernels
 	$(MAKE) deploy
 	$(MAKE) race
