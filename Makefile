@@ -21,6 +21,7 @@ check: ## all that a change must pass, and more
 	go test -tags purego -short ./...
 	go test -tags dl ./internal/cuda
 	go test -tags dl ./internal/cli -run TestCUDA
+	$(MAKE) build-dl
 	$(MAKE) kernels
 	$(MAKE) deploy
 	$(MAKE) race

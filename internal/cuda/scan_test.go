@@ -156,6 +156,7 @@ func TestScanInTF32(t *testing.T) {
 
 // However a scan is divided, and whether weights fit in shared memory or not, its bits are the same.
 func TestScanPlansChangeNoBit(t *testing.T) {
+	long(t)
 	for _, c := range []ownScan{
 		{kind: cell.LSTM, T: 3, B: 37, I: 3, H: 34, lengths: descending(37, 3)},
 		{kind: cell.LSTM, T: 3, B: 20, I: 3, H: 18, proj: 7, norm: true, opt: cell.Options{ZoneH: 0.2}},
@@ -269,6 +270,7 @@ func TestScanRefusals(t *testing.T) {
 
 // TestScanMemory runs scans whose plans have more or less shared memory: no bit may differ.
 func TestScanMemory(t *testing.T) {
+	long(t)
 	seen := map[string]bool{}
 	for _, c := range []struct {
 		kind   cell.Kind
