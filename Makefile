@@ -3,12 +3,12 @@ export CGO_ENABLED ?= 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/carousel-ml/carousel.version=$(VERSION)
 
-.PHONY: build build-dl test check deploy race fuzz peers clients mpis mpi models detect proto generate bench docs
+.PHONY: build build-dl test check deploy race fuzz peers clients mpis mpi nvrtc kernels cuda-bench models detect proto generate bench docs
 
 build: ## one static binary in bin/
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel ./cmd/carousel
 
-build-dl: ## bin/carousel-dl, which loads MPI at run time and therefore needs the C library
+build-dl: ## bin/carousel-dl, which loads CUDA and MPI at run time and therefore needs the C library
 	go build -tags dl -trimpath -ldflags '$(LDFLAGS)' -o bin/carousel-dl ./cmd/carousel
 
 test:
@@ -19,6 +19,10 @@ check: ## all that a change must pass, and more
 	GOARCH=arm64 go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: skipped"; fi
 	go test -tags purego -short ./...
+	go test -tags dl ./internal/cuda
+	go test -tags dl ./internal/cli -run TestCUDA
+	$(MAKE) build-dl
+	$(MAKE) kernels
 	$(MAKE) deploy
 	$(MAKE) race
 
@@ -67,6 +71,19 @@ mpis: ## gets two MPIs from PyPI, each in its own venv since both have a bin/mpi
 
 mpi: mpis ## runs ranks under the launchers of these MPIs, or of those in CAROUSEL_MPIRUN, a list of paths
 	go test -tags dl ./dist/mpi -count 1 -v
+
+nvrtc: ## gets NVIDIA's compiler of kernels from PyPI; it needs no GPU
+	test -d $(PEERS)/venv-nvrtc || python3 -m venv $(PEERS)/venv-nvrtc
+	$(PEERS)/venv-nvrtc/bin/pip install --quiet nvidia-cuda-nvrtc==13.2.86
+
+kernels: nvrtc ## compiles the CUDA kernels for all architectures; the first time it takes some ten minutes
+	CAROUSEL_NVRTC_ARCHS=80,86,89,90,100,120 go test -tags dl ./internal/cuda -run TestKernelsCompile -count 1 -timeout 1h
+
+cuda-bench: ## what bench/cuda/run.sh needs on a machine with a GPU, into .cuda-bench
+	go build -tags dl -trimpath -ldflags '$(LDFLAGS)' -o .cuda-bench/carousel-dl ./cmd/carousel
+	go build -tags dl -trimpath -ldflags '-s -w' -o .cuda-bench/cuda ./bench/cuda
+	go test -tags dl -c -trimpath -ldflags '-s -w' -o .cuda-bench/cuda.test ./internal/cuda
+	du -sm .cuda-bench
 
 MODELS := $(PEERS)/models
 

@@ -100,7 +100,7 @@ var forbidden = map[string][]string{
 var backends = []string{"internal/cpu", "internal/cuda"}
 
 // support is imported by tests only.
-var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "tensor/tensortest", "model/modeltest", "train/traintest", "dist/disttest", "speech/speechtest", "audio/detect/detecttest"}
+var support = []string{"internal/golden", "internal/simd/simdtest", "internal/device/devicetest", "internal/device/forwardtest", "internal/cuda/cudatest", "tensor/tensortest", "model/modeltest", "train/traintest", "dist/disttest", "speech/speechtest", "audio/detect/detecttest"}
 
 // isSupport reports whether a package is no part of the house: support, an
 // example or a comparison with other programs.

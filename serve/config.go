@@ -69,14 +69,14 @@ type Config struct {
 //
 // docs/serve.md lists the keys. Relative paths are relative to the file's directory. Faults
 // are [*model.FileError]s that name the line and the key, and nothing of the file is used
-// then. devices are what the key device may be; without them there is no such key.
-func ReadConfig(path string, devices ...string) (*Config, error) {
+// then. device checks a value of the key device; if it is nil, there is no such key.
+func ReadConfig(path string, device func(name string) error) (*Config, error) {
 	files := filesSeal(path) // before it is read
 	text, err := yaml.ReadFile(path)
 	if err != nil {
 		return nil, &model.FileError{File: path, Problem: "expected the configuration of a server: " + err.Error(), Err: err}
 	}
-	c, err := parseConfig(path, text, files, devices...)
+	c, err := parseConfig(path, text, files, device)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func ReadConfig(path string, devices ...string) (*Config, error) {
 
 // parseConfig reads the text of a file. The files that it names, and that are read with it,
 // are added to the seal.
-func parseConfig(path, text string, files *seal, devices ...string) (*Config, error) {
+func parseConfig(path, text string, files *seal, device func(name string) error) (*Config, error) {
 	entries, err := yaml.Mapping(path, text)
 	if err != nil {
 		line, problem, _ := strings.Cut(strings.TrimPrefix(err.Error(), path), ": ") // :3, or nothing
@@ -116,11 +116,8 @@ func parseConfig(path, text string, files *seal, devices ...string) (*Config, er
 		"models":       list(f, &c.Models, f.model),
 		"pipelines":    list(f, &c.Pipelines, f.pipeline),
 	}
-	if len(devices) > 0 {
-		keys["device"] = f.scalar("a device that this program has ("+strings.Join(devices, ", ")+")", func(text string) bool {
-			c.Device = text
-			return slices.Contains(devices, text)
-		})
+	if device != nil {
+		keys["device"] = f.checked(&c.Device, device)
 	}
 	if err := f.keys("", entries, keys); err != nil {
 		return nil, err

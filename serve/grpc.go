@@ -123,7 +123,7 @@ func callerOf(ctx context.Context) Caller {
 }
 
 func (g *rpc) ServerLive(context.Context, *pb.ServerLiveRequest) (*pb.ServerLiveResponse, error) {
-	return &pb.ServerLiveResponse{Live: true}, nil
+	return &pb.ServerLiveResponse{Live: g.s.lost() == nil}, nil
 }
 
 func (g *rpc) ServerReady(context.Context, *pb.ServerReadyRequest) (*pb.ServerReadyResponse, error) {

@@ -30,8 +30,16 @@ import (
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2", s.answer(func(*http.Request) (any, error) { return jsonOf(s.metadata()), nil }))
-	mux.HandleFunc("GET /v2/health/live", s.answer(func(*http.Request) (any, error) { return map[string]bool{"live": true}, nil }))
+	mux.HandleFunc("GET /v2/health/live", s.answer(func(*http.Request) (any, error) {
+		if err := s.lost(); err != nil {
+			return nil, err
+		}
+		return map[string]bool{"live": true}, nil
+	}))
 	mux.HandleFunc("GET /v2/health/ready", s.answer(func(*http.Request) (any, error) {
+		if err := s.lost(); err != nil {
+			return nil, err
+		}
 		if !s.Ready() {
 			return nil, inference.Errorf(inference.Unavailable, "the server is not ready: it is being stopped, or a model is not loaded; POST /v2/repository/index tells which")
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/carousel-ml/carousel/serve/batch"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // meter is what is measured of a version beside the statistics of its queue.
@@ -142,6 +143,7 @@ var (
 
 // The metrics of the server, whatever its models are.
 var (
+	deviceDesc      = prometheus.NewDesc("carousel_device", "1 if what models compute on can be used, 0 if it failed and the server must be started again.", []string{"device"}, nil)
 	configDesc      = prometheus.NewDesc("carousel_config_current", "1 if the server runs as its configuration file says, else 0; the log says why. Absent without such a file.", nil, nil)
 	connectionsDesc = prometheus.NewDesc("carousel_connections", "Connections that are open, of HTTP and gRPC.", nil, nil)
 	refusedDesc     = prometheus.NewDesc("carousel_connections_refused_total", "Connections that were refused, by whose limit: server, client.", []string{"reason"}, nil)
@@ -163,6 +165,14 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 		}
 		to <- prometheus.MustNewConstMetric(configDesc, prometheus.GaugeValue, current)
 	}
+	on, works := c.s.o.Device, 1.0
+	if on == nil {
+		on = tensor.CPU()
+	}
+	if on.Lost() != nil {
+		works = 0
+	}
+	to <- prometheus.MustNewConstMetric(deviceDesc, prometheus.GaugeValue, works, on.Name())
 	to <- prometheus.MustNewConstMetric(connectionsDesc, prometheus.GaugeValue, float64(c.s.connected.count()))
 	for i, word := range fullness {
 		to <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(c.s.connected.refused[i].Load()), word)

@@ -34,7 +34,7 @@ func followConfig(tb testing.TB, every time.Duration, text string) *followed {
 		seededFile(tb, filepath.Join(f.dir, name+".onnx"), uint64(i+1))
 	}
 	f.write(tb, text)
-	c, err := ReadConfig(f.path)
+	c, err := ReadConfig(f.path, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func followConfig(tb testing.TB, every time.Duration, text string) *followed {
 	ctx, stop := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	done.Go(func() {
-		f.FollowConfig(ctx, c, every, f.now, func() (*Config, error) { return ReadConfig(f.path) })
+		f.FollowConfig(ctx, c, every, f.now, func() (*Config, error) { return ReadConfig(f.path, nil) })
 	})
 	tb.Cleanup(func() {
 		stop()

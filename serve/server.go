@@ -103,6 +103,7 @@ type Server struct {
 	config    following
 
 	streamsEnd sync.Once
+	lossTold   sync.Once
 }
 
 // New returns a server without models.
@@ -158,10 +159,21 @@ func (s *Server) Close(ctx context.Context) error {
 // endStreams lets streams of gRPC end when what they have accepted is answered.
 func (s *Server) endStreams() { s.streamsEnd.Do(func() { close(s.stopping) }) }
 
-// Ready reports whether the server takes requests: it is not being stopped, and all models
-// that it was given are loaded.
+// lost is why the device can be used no more, for clients; nil if it can. Only another process
+// can use it again, so that it ends both health checks.
+func (s *Server) lost() error {
+	if s.o.Device == nil || s.o.Device.Lost() == nil {
+		return nil
+	}
+	err := s.o.Device.Lost()
+	s.lossTold.Do(func() { s.log.Error("the device failed; the server must be started again", "problem", err.Error()) })
+	return inference.Errorf(inference.Unavailable, "the server must be started again: its device failed: %v", err)
+}
+
+// Ready reports whether the server takes requests: it is not being stopped, its device has not
+// failed, and all models that it was given are loaded.
 func (s *Server) Ready() bool {
-	if s.draining.Load() {
+	if s.draining.Load() || s.lost() != nil {
 		return false
 	}
 	for _, e := range s.models.list() {

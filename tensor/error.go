@@ -3,6 +3,8 @@ package tensor
 import (
 	"fmt"
 	"strings"
+
+	"github.com/carousel-ml/carousel/internal/device"
 )
 
 // ShapeError is the panic of an operation whose operands do not fit it: wrong
@@ -28,6 +30,11 @@ type UseError struct {
 // Error returns the message with the name of the layer or function.
 func (e *UseError) Error() string { return e.Op + ": " + e.Msg }
 
+// DeviceError is the panic of an operation whose device failed: it is out of memory
+// (the field Memory), it was lost, or a library refused. What the device holds is not to
+// be trusted any more; what was read from it, and files, are as they were.
+type DeviceError = device.Error
+
 // Check panics with a [*UseError] unless ok. It is meant for constructors: each
 // call allocates its arguments.
 func Check(ok bool, op, format string, args ...any) {
@@ -36,8 +43,8 @@ func Check(ok bool, op, format string, args ...any) {
 	}
 }
 
-// Recover stores a panic with a [*ShapeError] or a [*UseError] in *err and ends
-// it. Other panics continue. It must be deferred directly:
+// Recover stores a panic with a [*ShapeError], a [*UseError] or a [*DeviceError] in
+// *err and ends it. Other panics continue. It must be deferred directly:
 //
 //	func Open(...) (m *Model, err error) {
 //		defer tensor.Recover(&err)
@@ -52,13 +59,15 @@ func Recover(err *error) {
 		*err = r
 	case *UseError:
 		*err = r
+	case *DeviceError:
+		*err = r
 	default:
 		panic(r)
 	}
 }
 
-// Catch runs f and returns the [*ShapeError] or [*UseError] with which it
-// panicked, or nil. Other panics continue.
+// Catch runs f and returns the [*ShapeError], [*UseError] or [*DeviceError] with
+// which it panicked, or nil. Other panics continue.
 func Catch(f func()) (err error) {
 	defer Recover(&err)
 	f()

@@ -43,7 +43,7 @@ func TestRecover(t *testing.T) {
 		}
 		return 1, io.EOF
 	}
-	for _, want := range []error{&tensor.ShapeError{Op: "Linear", Msg: "needs more"}, &tensor.UseError{Op: "nn: RNN", Msg: "needs less"}} {
+	for _, want := range []error{&tensor.ShapeError{Op: "Linear", Msg: "needs more"}, &tensor.UseError{Op: "nn: RNN", Msg: "needs less"}, &tensor.DeviceError{Device: "cuda:0", Text: "lost"}} {
 		if n, err := open(want); n != 0 || err != want {
 			t.Errorf("got %d, %v, want %v", n, err, want)
 		}

@@ -10,6 +10,9 @@ func Embed(table *Tensor, ids *Ints, padding int) *Tensor {
 	table.live("Embed")
 	t := ids.tape
 	ids.check("Embed", t)
+	if table.tape == nil {
+		table.with("Embed", t)
+	}
 	if table.rank != 2 {
 		failf("Embed", "needs a table [V,D], got %s", describe(table))
 	}

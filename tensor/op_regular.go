@@ -4,6 +4,7 @@ package tensor
 // must be on a tape. Gradients are added to the parameter's.
 func (t *Tape) Param(p *Param) *Tensor {
 	p.live("Param")
+	p.with("Param", t)
 	y := t.Empty(p.dims[:p.rank]...)
 	t.backend.Copy(y.value, p.value, false)
 	t.record(copyGrad, y, &p.Tensor)

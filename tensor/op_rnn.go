@@ -83,13 +83,15 @@ func (t *Tape) scanSpec(kind cell.Kind, x, y *Tensor, i int, d *Direction, o *ce
 	}
 	checkDirection(s, d)
 	if x.seq != nil {
-		s.Active, s.Rows = x.seq.on.active, x.seq.on.order
+		s.Active, s.Rows, s.Lengths = x.seq.on.active, x.seq.on.order, x.seq.sorted
 	}
 	for p, w := range d.Params {
 		if w != nil {
 			s.Params[p] = w.value
 		}
 	}
+	w, r, p := d.Params[cell.W], d.Params[cell.R], d.Params[cell.P]
+	s.Kinds[cell.W], s.Kinds[cell.R], s.Kinds[cell.P] = t.kindOf(w, w, r, p), t.kindOf(r, w, r, p), t.kindOf(p, w, r, p)
 	return s
 }
 
@@ -103,9 +105,6 @@ func (t *Tape) begin(s *device.ScanSpec, back func(*Tape, *node), x, y *Tensor, 
 	all := operands{x}
 	in := all[1:]
 	copy(in, d.Params[:])
-	for _, p := range [...]cell.Param{cell.W, cell.R, cell.P} {
-		s.Kinds[p] = t.kindOf(in[p], in[cell.W], in[cell.R], in[cell.P])
-	}
 	if r := in[cell.R]; r != nil && o.WeightDrop > 0 && t.mode == Train {
 		in[cell.R] = t.dropped(r, o.WeightDrop)
 	}

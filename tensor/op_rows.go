@@ -5,6 +5,7 @@ package tensor
 // the parameter's gradient. It panics with a [*ShapeError] unless 0 <= lo <= hi <= N.
 func (t *Tape) Rows(p *Param, lo, hi int) *Tensor {
 	p.live("Rows")
+	p.with("Rows", t)
 	if lo < 0 || hi < lo || hi > p.dims[0] {
 		failf("Rows", "[%d,%d) of a parameter %s", lo, hi, describe(&p.Tensor))
 	}

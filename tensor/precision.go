@@ -63,7 +63,7 @@ func (t *Tape) kindOf(w *Tensor, others ...*Tensor) device.Kind {
 	case w == nil || t.tracing:
 		return device.F32
 	case w.rests() && t.mode != Train:
-		return w.kindFor(w.param.rest.kind())
+		return w.kindFor(t.dev.restKind(w.param.rest))
 	case w.param == nil && t.kind == device.INT8, w.keeps32(), slices.ContainsFunc(others, (*Tensor).keeps32):
 		return device.F32
 	}
@@ -88,6 +88,16 @@ func (p Precision) kind() device.Kind {
 		return device.INT8
 	}
 	return device.Kind(p)
+}
+
+// restKind returns the kind of the products with weights that rest in p. Their values are those of
+// 8 bits also where a device has not all products in 8 bits, and multiplies in float32.
+func (d *Device) restKind(p Precision) device.Kind {
+	k := p.kind()
+	if b, ok := d.backend.(interface{ Lacks(device.Kind) bool }); ok && b.Lacks(k) {
+		return device.F32
+	}
+	return k
 }
 
 // SetRest lets the products of all passes but training's with a parameter of at least two

@@ -306,7 +306,7 @@ func (t *Tape) backward(loss *Tensor) {
 }
 
 // tapeOf returns the tape of an operation's operands, of which parameters have
-// none. It panics if they are of two tapes, or none is on a tape.
+// none. It panics if they are of two tapes or devices, or none is on a tape.
 func tapeOf(op string, xs ...*Tensor) *Tape {
 	var tape *Tape
 	for _, x := range xs {
@@ -325,7 +325,19 @@ func tapeOf(op string, xs ...*Tensor) *Tape {
 	if tape == nil {
 		failf(op, "no operand is on a tape: begin with Tape.Input")
 	}
+	for _, x := range xs {
+		if x != nil && x.tape == nil {
+			x.with(op, tape)
+		}
+	}
 	return tape
+}
+
+// with panics if a parameter is on another device than a tape.
+func (x *Tensor) with(op string, t *Tape) {
+	if on := x.param.slab.dev; on.backend != t.backend {
+		failf(op, "%s is on %s, the tape on %s", describe(x), on.Name(), t.dev.Name())
+	}
 }
 
 // keeps stores the spec of the forward call in the node; n may be nil.

@@ -46,6 +46,16 @@ var defaultCPU = sync.OnceValue(func() *Device { return &Device{cpu.New(simd.Bes
 // panics if the processor cannot run that one.
 func CPU() *Device { return defaultCPU() }
 
+// CPUWith returns the processor with the kernel set of a name, such as "generic". The error
+// lists those of this machine.
+func CPUWith(kernels string) (*Device, error) {
+	set, err := simd.Named(kernels)
+	if err != nil {
+		return nil, err
+	}
+	return &Device{cpu.New(set)}, nil
+}
+
 // NewDevice returns a device that computes with b, for the packages of this module.
 func NewDevice(b device.Backend) *Device { return &Device{b} }
 

@@ -58,17 +58,16 @@ func Fit[B any](ctx context.Context, job *Job[B], o *Options) (result *Result, e
 		own.Adjust(&own)
 		o = &own
 	}
-	t, err := newTrainer(job, *o)
-	if err != nil {
-		ended = true
-		return nil, err
-	}
-	reduce = t.reduce
-	ctx = WithWorld(ctx, t.world)
-	shape := tensor.Catch(func() { result, err = t.run(ctx) })
+	caught := tensor.Catch(func() {
+		var t *trainer[B]
+		if t, err = newTrainer(job, *o); err == nil {
+			reduce = t.reduce
+			result, err = t.run(WithWorld(ctx, t.world))
+		}
+	})
 	ended = true
-	if shape != nil {
-		return nil, shape
+	if caught != nil {
+		return nil, caught
 	}
 	return result, err
 }

@@ -14,3 +14,15 @@
 // Environment: CAROUSEL_MPI is the path of the MPI library to load, for when the
 // launcher's own is not found.
 package mpi
+
+import (
+	"context"
+
+	"github.com/carousel-ml/carousel/dist"
+)
+
+// Both builds have these: what calls them compiles with one if it does with the other.
+var (
+	_ func(context.Context, *dist.Place) (dist.Transport, error) = Connect
+	_ func(*dist.Place) string                                   = Binding
+)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Report is everything measured.
@@ -32,14 +33,15 @@ type Result struct {
 	MsHigh    float64 `json:"ms_p90"`     // 10 % took more
 	Samples   int     `json:"samples"`    // how many times it was timed
 	GFlops    float64 `json:"gflops"`     // training counted as three forward passes
-	PeakShare float64 `json:"peak_share"` // the least time that the machine's limits allow, divided by Ms
-	Bound     string  `json:"bound"`      // the limit: fma for the multiply-adds, or the level of memory, l2, l3 or memory, that the weights must stream from
+	PeakShare float64 `json:"peak_share"` // the least time that the machine's limits allow, divided by Ms; 0 on another device
+	Bound     string  `json:"bound"`      // "" on another device, or the limit: fma for the multiply-adds, or the level of memory, l2, l3 or memory, that the weights must stream from
 	Allocs    int     `json:"allocs"`     // heap allocations a call in the steady state
 }
 
 // Options changes a run; nil is the full one.
 type Options struct {
 	Quick   bool                    // some 25 seconds in place of some minutes, with more noise
+	Device  *tensor.Device          // other than the CPU: the tasks alone are timed, and the limits are not measured; nil: the CPU
 	Numbers bool                    // of the results only Report.Numbers, and in full unless Quick: every combination over the longest sequence too
 	Note    func(name, pass string) // called before each task; nil for none
 }
@@ -60,6 +62,9 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 	threads := slices.Compact([]int{1, all})
 	defer par.SetWorkers(all)
 
+	if o.Device != nil && o.Device != tensor.CPU() {
+		return onDevice(ctx, o, e)
+	}
 	m := describeMachine(all)
 	buf := m.probeBuffer(all)
 	for _, n := range threads {
@@ -68,7 +73,7 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 	m.probe(buf, e)
 	m.Vector = vectors(e)
 	r := &Report{Results: []Result{}}
-	list := tasks()
+	list := tasks(tensor.CPU())
 	if o.Numbers {
 		list = nil
 	}
@@ -103,6 +108,24 @@ func Run(ctx context.Context, o *Options) (*Report, error) {
 		r.Numbers = append(r.Numbers, numbers...)
 	}
 	r.Machine = m
+	return r, nil
+}
+
+// onDevice times the tasks on a device that is not the CPU.
+func onDevice(ctx context.Context, o *Options, e effort) (*Report, error) {
+	m := describeMachine(par.Workers())
+	m.Device, m.Rates, m.Vector = o.Device.Name(), []Rate{}, []Vector{}
+	r := &Report{Machine: m, Results: []Result{}, Numbers: []Number{}}
+	for _, t := range tasks(o.Device) {
+		if o.Note != nil {
+			o.Note(t.name+" "+t.cell, t.pass)
+		}
+		results, err := t.measure(ctx, []Rate{{Threads: m.Threads}}, e)
+		if err != nil {
+			return nil, err
+		}
+		r.Results = append(r.Results, results...)
+	}
 	return r, nil
 }
 

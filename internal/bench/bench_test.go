@@ -11,6 +11,7 @@ import (
 
 	"github.com/carousel-ml/carousel/cell"
 	"github.com/carousel-ml/carousel/internal/par"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 func shape(t *testing.T, name string) Shape {
@@ -142,9 +143,9 @@ func TestMeasure(t *testing.T) {
 	rates := []Rate{{Threads: 1, Peak: 100, L2: 10, Memory: 1}, {Threads: 2, Peak: 200, L2: 20, Memory: 2}}
 	m := Machine{L2: 1 << 20, Rates: rates}
 	for _, task := range []task{
-		{s.Name, "lstm", forward, s.ForwardFlop(cell.LSTM), s.traffic(cell.LSTM, false), func() func() { return forwardRun(s, cell.LSTM) }},
-		{s.Name, "gru", train, 3 * s.ForwardFlop(cell.GRU), s.traffic(cell.GRU, true), func() func() { return trainRun(s, cell.GRU) }},
-		gemmTask(33),
+		{s.Name, "lstm", forward, s.ForwardFlop(cell.LSTM), s.traffic(cell.LSTM, false), func() func() { return forwardRun(tensor.CPU(), s, cell.LSTM) }},
+		{s.Name, "gru", train, 3 * s.ForwardFlop(cell.GRU), s.traffic(cell.GRU, true), func() func() { return trainRun(tensor.CPU(), s, cell.GRU) }},
+		gemmTask(tensor.CPU(), 33),
 	} {
 		results, err := task.measure(t.Context(), rates, effort{samples: 3})
 		if err != nil || len(results) != 2 {
@@ -163,7 +164,7 @@ func TestMeasure(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	list := tasks()
+	list := tasks(tensor.CPU())
 	small := list[0]
 	small.setUp = func() func() { return func() {} }
 	if _, err := small.measure(ctx, rates, effort{samples: 3}); err != context.Canceled {
@@ -173,7 +174,7 @@ func TestMeasure(t *testing.T) {
 
 func TestTasks(t *testing.T) {
 	seen := map[[3]string]bool{}
-	for _, x := range tasks() {
+	for _, x := range tasks(tensor.CPU()) {
 		seen[[3]string{x.name, x.cell, x.pass}] = true
 	}
 	for _, want := range [][3]string{{"gemm1024", "gemm", "forward"}, {"F1024", "lstm", "forward"}, {"A", "gru", "train"}, {"A", "rnn", "forward"}} {
@@ -229,7 +230,7 @@ func TestQuantile(t *testing.T) {
 
 // BenchmarkTask runs the tasks of "carousel bench" one by one, to be profiled.
 func BenchmarkTask(b *testing.B) {
-	for _, t := range tasks() {
+	for _, t := range tasks(tensor.CPU()) {
 		b.Run(t.name+"/"+t.cell+"/"+t.pass, func(b *testing.B) {
 			run := t.setUp()
 			run()

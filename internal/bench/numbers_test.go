@@ -128,7 +128,7 @@ func TestContrast(t *testing.T) {
 // A case that takes longer is found, whether against the first or the fastest.
 func TestContrastFinds(t *testing.T) {
 	defer par.SetWorkers(0)
-	product := gemmTask(64).setUp()
+	product := gemmTask(tensor.CPU(), 64).setUp()
 	for _, slowest := range []bool{false, true} {
 		n := 1
 		c := contrast{cases: []Number{{}, {Weights: 1}, {Weights: 5}}, slowest: slowest, rounds: 5, setUp: func() (func(int), func()) {

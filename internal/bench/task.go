@@ -23,15 +23,15 @@ type task struct {
 	setUp            func() (run func()) // separate, so that only the current task holds memory
 }
 
-// tasks lists all of them in the order of the report.
-func tasks() []task {
-	list := []task{gemmTask(1024)}
+// tasks lists all of them, on a device, in the order of the report.
+func tasks(on *tensor.Device) []task {
+	list := []task{gemmTask(on, 1024)}
 	add := func(s Shape, kind cell.Kind) {
 		name := kind.Spec().Setting
 		f := s.ForwardFlop(kind)
 		list = append(list,
-			task{s.Name, name, forward, f, s.traffic(kind, false), func() func() { return forwardRun(s, kind) }},
-			task{s.Name, name, train, 3 * f, s.traffic(kind, true), func() func() { return trainRun(s, kind) }})
+			task{s.Name, name, forward, f, s.traffic(kind, false), func() func() { return forwardRun(on, s, kind) }},
+			task{s.Name, name, train, 3 * f, s.traffic(kind, true), func() func() { return trainRun(on, s, kind) }})
 	}
 	for _, s := range Shapes() {
 		add(s, cell.LSTM)
@@ -47,9 +47,9 @@ func tasks() []task {
 
 // forwardRun copies the input to the device, runs the network and copies the
 // outputs back.
-func forwardRun(s Shape, kind cell.Kind) func() {
+func forwardRun(on *tensor.Device, s Shape, kind cell.Kind) func() {
 	net := s.Network(kind)
-	dev := tensor.Pack(tensor.CPU(), net, 1).Device()
+	dev := tensor.Pack(on, net, 1).Device()
 	x, y := Normals(1, s.T*s.B*s.I), make([]float32, s.T*s.B*s.H)
 	tape := tensor.NewTape(dev, tensor.Infer)
 	return func() {
@@ -61,9 +61,9 @@ func forwardRun(s Shape, kind cell.Kind) func() {
 
 // trainRun is a whole training step: forward, loss, backward, clipping and
 // AdamW.
-func trainRun(s Shape, kind cell.Kind) func() {
+func trainRun(on *tensor.Device, s Shape, kind cell.Kind) func() {
 	net := s.Network(kind)
-	slab := tensor.Pack(tensor.CPU(), net, 1)
+	slab := tensor.Pack(on, net, 1)
 	opt := optim.NewAdamW(slab, &optim.AdamWOptions{WeightDecay: 0.01})
 	x, want := Normals(1, s.T*s.B*s.I), Normals(2, s.T*s.B*s.H)
 	tape := tensor.NewTape(slab.Device(), tensor.Train)
@@ -80,13 +80,16 @@ func trainRun(s Shape, kind cell.Kind) func() {
 
 // gemmTask is a square product of new matrices, which are packed anew every
 // time.
-func gemmTask(n int) task {
+func gemmTask(on *tensor.Device, n int) task {
 	return task{"gemm1024", "gemm", forward, 2 * float64(n) * float64(n) * float64(n), nil, func() func() {
-		b := tensor.CPU().Backend()
+		b := on.Backend()
 		spec := device.GemmSpec{M: n, N: n, K: n, A: b.Alloc(n * n), B: b.Alloc(n * n), C: b.Alloc(n * n)}
 		b.Upload(spec.A, Normals(1, n*n))
 		b.Upload(spec.B, Normals(2, n*n))
-		return func() { b.Gemm(&spec) }
+		return func() {
+			b.Gemm(&spec)
+			b.Sync()
+		}
 	}}
 }
 

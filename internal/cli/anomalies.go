@@ -42,7 +42,7 @@ an event.
 			if err != nil {
 				return misusef("--split-part: %v", err)
 			}
-			m, err := openForecast(c, args[0])
+			m, err := a.openForecast(c, args[0])
 			if err != nil {
 				return err
 			}
@@ -80,6 +80,7 @@ an event.
 		},
 	}
 	given = dataFlags(c.Flags(), nil, &files, &o)
+	a.computes.bind(c.Flags())
 	f := c.Flags()
 	f.StringVar(&calibration, "calibration", "", "table whose validation rows say what is ordinary, such as the `file` of the training (default: --data)")
 	f.StringVar(&part, "split-part", "", "`part` of the data to look at: test (all rows that are new to the model), validation, train or all (empty: test)")

@@ -28,7 +28,7 @@ the model is trained anew on all rows before each origin.`,
 			if err := given.resolve(); err != nil {
 				return err
 			}
-			m, err := openForecast(c, args[0])
+			m, err := a.openForecast(c, args[0])
 			if err != nil {
 				return err
 			}
@@ -45,11 +45,12 @@ the model is trained anew on all rows before each origin.`,
 		},
 	}
 	given = dataFlags(c.Flags(), nil, &files, &o)
+	a.computes.bind(c.Flags())
 	return c
 }
 
 // openForecast opens a forecasting model for a command that is for no other.
-func openForecast(c *cobra.Command, path string) (*forecast.Model, error) {
+func (a *app) openForecast(c *cobra.Command, path string) (*forecast.Model, error) {
 	dir, err := model.Open(path)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,11 @@ func openForecast(c *cobra.Command, path string) (*forecast.Model, error) {
 	if err := checkModelKept(c, dir); err != nil {
 		return nil, err
 	}
-	return forecast.OpenDir(dir)
+	on, err := a.device()
+	if err != nil {
+		return nil, err
+	}
+	return forecast.OpenDir(dir, on)
 }
 
 // readSeries reads a table of the columns of a model.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -38,16 +39,21 @@ take the same time. Where they do not, the numbers are as a rule subnormal (belo
             on 4 of its 400 columns, and repeated)
 The bar is what the ratio of the times should stay below. Over 2,000 steps a part of
 the combinations of gates and sizes of loss is run, with --numbers all; with --quick
-336 steps, gates of 0.6 and losses of 1 and 1e-8, and four pairs of the constants.`,
+336 steps, gates of 0.6 and losses of 1 and 1e-8, and four pairs of the constants.
+
+With --device cuda the networks and the product alone are timed, on the GPU.`,
 		Example: `  carousel bench --quick
   carousel bench --json > bench.json
   carousel bench --numbers
   CAROUSEL_SIMD=avx2 carousel bench --quick`,
 		GroupID: groupAbout,
 		Args:    noArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if isTerminal(a.stderr) {
 				o.Note = func(name, pass string) { a.note("measuring %s %s", name, pass) }
+			}
+			if o.Device, err = a.device(); err != nil {
+				return err
 			}
 			r, err := bench.Run(c.Context(), &o)
 			if err != nil {
@@ -56,6 +62,7 @@ the combinations of gates and sizes of loss is run, with --numbers all; with --q
 			return a.emit("bench", r, func(w io.Writer) { printBench(w, r) })
 		},
 	}
+	a.computes.bind(c.Flags())
 	c.Flags().BoolVar(&o.Quick, "quick", false, "take about 25 seconds instead of a few minutes")
 	c.Flags().BoolVar(&o.Numbers, "numbers", false, "the same passes on other numbers alone, in full unless --quick")
 	return c
@@ -65,20 +72,25 @@ func printBench(w io.Writer, r *bench.Report) {
 	m := &r.Machine
 	fmt.Fprintf(w, "%s, %s, %s, %s\n\n", m.CPU, m.System, m.Go, m.Device)
 	var rows [][]string
-	for _, x := range m.Rates {
-		rows = append(rows, []string{strconv.Itoa(x.Threads), report.Number(x.Peak), report.Number(x.L2), levelRate(x.L3), report.Number(x.Memory)})
+	if len(m.Rates) > 0 {
+		for _, x := range m.Rates {
+			rows = append(rows, []string{strconv.Itoa(x.Threads), report.Number(x.Peak), report.Number(x.L2), levelRate(x.L3), report.Number(x.Memory)})
+		}
+		printTable(w, []string{"threads", "FMA GFLOP/s", "L2 GB/s", "L3 GB/s", "memory GB/s"}, rows)
+		fmt.Fprintln(w)
+		rows = nil
+		for _, v := range m.Vector {
+			rows = append(rows, []string{v.Name, report.Number(v.Rate)})
+		}
+		printTable(w, []string{"one thread", "10^9 elements/s"}, rows)
+		fmt.Fprintln(w)
 	}
-	printTable(w, []string{"threads", "FMA GFLOP/s", "L2 GB/s", "L3 GB/s", "memory GB/s"}, rows)
-	fmt.Fprintln(w)
-	rows = nil
-	for _, v := range m.Vector {
-		rows = append(rows, []string{v.Name, report.Number(v.Rate)})
-	}
-	printTable(w, []string{"one thread", "10^9 elements/s"}, rows)
-	fmt.Fprintln(w)
 	if len(r.Results) > 0 {
 		printTable(w, []string{"task", "cell", "pass", "threads", "ms", "10 %", "90 %", "GFLOP/s", "share", "of", "allocations"}, benchRows(r.Results))
 		fmt.Fprintln(w)
+	}
+	if len(r.Numbers) == 0 {
+		return
 	}
 	fmt.Fprintln(w, "The same passes on other numbers:")
 	printTable(w, []string{"task", "cell", "pass", "steps", "numbers", "threads", "ms", "ratio", "10 %", "90 %", "bar", "rounds"}, numberRows(r.Numbers))
@@ -92,10 +104,18 @@ func benchRows(results []bench.Result) [][]string {
 	for _, x := range results {
 		rows = append(rows, []string{
 			x.Name, x.Cell, x.Pass, strconv.Itoa(x.Threads), report.Number(x.Ms), report.Number(x.MsLow), report.Number(x.MsHigh),
-			report.Number(x.GFlops), fmt.Sprintf("%.0f %%", 100*x.PeakShare), x.Bound, strconv.Itoa(x.Allocs),
+			report.Number(x.GFlops), shareOf(&x), cmp.Or(x.Bound, "-"), strconv.Itoa(x.Allocs),
 		})
 	}
 	return rows
+}
+
+// shareOf is the share of a limit that was measured.
+func shareOf(x *bench.Result) string {
+	if x.Bound == "" {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f %%", 100*x.PeakShare)
 }
 
 func numberRows(numbers []bench.Number) [][]string {

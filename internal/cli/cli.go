@@ -27,6 +27,7 @@ import (
 	"github.com/carousel-ml/carousel/internal/settings"
 	"github.com/carousel-ml/carousel/internal/simd"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // Exit codes of the command.
@@ -64,6 +65,8 @@ type app struct {
 	hushed  bool // quiet was asked for; ranks above 0 are quiet in any case, but for what they notice
 	seed    uint64
 	threads int
+
+	computes deviceFlags
 }
 
 // Main runs the command and returns the process's exit code.
@@ -86,6 +89,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func (a *app) run(ctx context.Context) (code int) {
 	defer func() {
 		if p := recover(); p != nil {
+			if failed, ok := p.(*tensor.DeviceError); ok { // where nothing else has caught it
+				a.complain(failed)
+				code = exitFailure
+				return
+			}
 			code = reportPanic(a.stderr, p)
 			err := fmt.Errorf("internal error: %v", p)
 			_ = a.leave(err) // so that the other ranks say why
@@ -176,7 +184,7 @@ The result of a training is one directory, which holds all that later commands n
 	root.AddCommand(
 		a.demoCommand(), a.trainCommand(), a.launchCommand(), a.findRateCommand(), a.findBatchCommand(), a.tuneCommand(), a.evaluateCommand(), a.predictCommand(), a.quantizeCommand(),
 		a.backtestCommand(), a.detectAnomaliesCommand(), a.generateCommand(), a.scoreCommand(), a.runCommand(), a.serveCommand(), a.importCommand(), a.exportCommand(), a.inspectCommand(),
-		a.explainCommand(), a.benchCommand(), a.versionCommand(), docsCommand(),
+		a.explainCommand(), a.benchCommand(), a.doctorCommand(), a.versionCommand(), docsCommand(),
 		a.transcribeCommand(), a.detectSpeechCommand(), a.detectWordsCommand(), a.denoiseCommand(), a.segmentCommand(), a.g2pCommand(),
 		a.loadtestCommand(),
 	)
@@ -204,6 +212,9 @@ func (a *app) start(c *cobra.Command, args []string) error {
 	}
 	if a.threads > 0 {
 		par.SetWorkers(a.threads)
+	}
+	if err := a.computes.check(); err != nil {
+		return err
 	}
 	return a.checkOut(c, args)
 }

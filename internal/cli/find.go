@@ -23,6 +23,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/serve"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -92,6 +93,7 @@ type trial struct {
 	kind    *task.Kind
 	cfg     task.Config
 	data    task.Data
+	on      *tensor.Device
 	own     any         // the command's settings
 	set     *recipe.Set // all settings
 }
@@ -146,6 +148,7 @@ func (a *app) findCommand(name, short, long, example string, own func(*task.Kind
 		for _, name := range []string{"config", "set"} {
 			c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 		}
+		a.computes.bind(c.Flags())
 		parent.AddCommand(c)
 	}
 	return parent
@@ -158,12 +161,16 @@ func (a *app) tryOut(ctx context.Context, t *trial, files any, do func(context.C
 			return err
 		}
 	}
+	on, err := a.device()
+	if err != nil {
+		return err
+	}
 	d, err := t.kind.Read(ctx, files, t.cfg)
 	if err != nil {
 		return err
 	}
 	a.remarks(d.Notes())
-	t.data = d
+	t.data, t.on = d, on
 	return do(ctx, t)
 }
 
@@ -172,6 +179,7 @@ func (t *trial) fit(ctx context.Context, run *train.Run) error {
 	if err := t.cfg.Validate(); err != nil {
 		return err
 	}
+	run.Device = t.on
 	_, r, err := t.kind.Train(ctx, t.data, t.cfg, run)
 	if err == nil && r.Interrupted {
 		return context.Canceled

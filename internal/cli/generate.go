@@ -39,7 +39,11 @@ that a long text costs no more for each token than a short one.`,
 			if stream && (o.Samples > 1 || a.json) {
 				return misusef("--stream writes one text while it is generated: leave out --samples and --json")
 			}
-			m, err := generate.Open(args[0])
+			on, err := a.device()
+			if err != nil {
+				return err
+			}
+			m, err := generate.Open(args[0], on)
 			if err != nil {
 				return err
 			}
@@ -49,6 +53,7 @@ that a long text costs no more for each token than a short one.`,
 	c.Flags().StringVar(&prompt, "prompt", "", "`text` to continue (empty: the beginning of a document)")
 	options = optionFlags(c.Flags(), nil, &o)
 	c.Flags().BoolVar(&stream, "stream", false, "write the text while it is generated")
+	a.computes.bind(c.Flags())
 	return c
 }
 
@@ -100,7 +105,11 @@ new word after a space, unless --exactly is given.`,
 		GroupID: groupWork,
 		Args:    oneArg("a model directory"),
 		RunE: func(c *cobra.Command, args []string) error {
-			m, err := generate.Open(args[0])
+			on, err := a.device()
+			if err != nil {
+				return err
+			}
+			m, err := generate.Open(args[0], on)
 			if err != nil {
 				return err
 			}
@@ -123,6 +132,7 @@ new word after a space, unless --exactly is given.`,
 	c.Flags().StringVar(&prompt, "prompt", "", "`text` that comes before (empty: the beginning of a document)")
 	c.Flags().StringArrayVar(&continuations, "continuation", nil, "`text` that may follow; may be repeated")
 	c.Flags().BoolVar(&exactly, "exactly", false, "put nothing between the prompt and a continuation")
+	a.computes.bind(c.Flags())
 	return c
 }
 

@@ -94,6 +94,7 @@ var commonSchemas = []schema{
 	{"explain.gradients.adding", 1, explain.Study{}, "`explain gradients` without a model: networks on the adding problem."},
 	{"explain.gradients.model", 1, explain.Flow{}, "`explain gradients` of a model."},
 	{"explain.memory", 1, memoryTable{}, "`explain memory`"},
+	{"doctor", 1, doctorReport{}, "`doctor`"},
 	{"bench", 1, bench.Report{}, "`bench`"},
 	{"version", 1, versionInfo{}, "`version`"},
 }
@@ -128,7 +129,7 @@ type lack struct {
 // written in parts, those of lines, and a report that refuses, may.
 func (s *schema) mayLack() bool {
 	return strings.HasPrefix(s.name, "predict.") || strings.HasPrefix(s.name, "transcribe") ||
-		slices.Contains([]string{"quantize", "quantize.onnx", "segment", "g2p", "detect-speech", "detect-words"}, s.name)
+		slices.Contains([]string{"quantize", "quantize.onnx", "segment", "g2p", "detect-speech", "detect-words", "doctor"}, s.name)
 }
 
 // errSecond refuses an object after another, such as a result just after Ctrl-C.

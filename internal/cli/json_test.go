@@ -718,6 +718,7 @@ func TestJSONCommands(t *testing.T) {
 		{"explain.gradients.model", "explain gradients g --data book.txt --rows 2", ""},
 		{"explain.gradients.model", "explain gradients s --data said.csv --rows 2", ""},
 		{"explain.gradients.model", "explain gradients a --data labels.csv --rows 2", ""},
+		{"doctor", "doctor", ""},
 		{"explain.memory", "explain memory --problem adding --length 8 --hidden 4 --steps 2 --cells gru", ""},
 	} {
 		args := append(strings.Fields(c.line), "--json", "--quiet")

@@ -21,6 +21,7 @@ import (
 	"github.com/carousel-ml/carousel/quantize"
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/task"
+	"github.com/carousel-ml/carousel/tensor"
 	"github.com/carousel-ml/carousel/train"
 )
 
@@ -71,6 +72,11 @@ the rows or steps, and the second half is judged.`,
 			if c.Flags().Changed(name) {
 				return wrongFlag(name, "--%s is for ONNX files, and %s is a model directory; give --data", name, args[0])
 			}
+		}
+		if on, err := a.device(); err != nil {
+			return err
+		} else if on != tensor.CPU() {
+			return wrongFlag("device", "--device %s: quantize measures products in 8 bits, which only the CPU has for all layers; other devices take what it writes, and compute in float32 with its weights", a.computes.wanted())
 		}
 		return model(c, args)
 	}

@@ -90,6 +90,7 @@ kept, with which a later run can continue.
 	c.Flags().StringArrayVar(&o.inputs, "input", nil, "an input: `NAME=VALUE`, a file, a number, a list or zeros; may be repeated")
 	c.Flags().StringVar(&o.out, "out", "", "write the outputs to this `file`: .npz, .json, or of one output .npy")
 	c.Flags().StringArrayVar(&o.outputs, "output", nil, "only the output of this `name`; may be repeated (default all)")
+	a.computes.bind(c.Flags())
 	c.Flags().BoolVar(&o.steps, "steps", false, "run once for each step of the inputs, and carry the states")
 	c.Flags().StringArrayVar(&o.states, "state", nil, "with --steps: a state that is not found by its name, `INPUT=OUTPUT`, or INPUT= for an input that is no state; may be repeated")
 	return c
@@ -151,9 +152,13 @@ func (a *app) runGraph(ctx context.Context, path string, o *runOptions) error {
 // readGraph reads an ONNX file, or the network that a directory of imported weights
 // describes, and refuses what other commands are for.
 func (a *app) readGraph(path string) (*graph.Model, error) {
+	on, err := a.device()
+	if err != nil {
+		return nil, err
+	}
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {
-		return graph.Read(path)
+		return graph.Read(path, on)
 	}
 	dir, err := model.Open(path)
 	if err != nil {
@@ -164,7 +169,7 @@ func (a *app) readGraph(path string) (*graph.Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		return n.Model()
+		return n.Model(on)
 	}
 	fix := "carousel export DIR --out FILE.onnx writes a plain recurrent stack as one"
 	if a.kindOf(dir) != nil {

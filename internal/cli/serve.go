@@ -24,7 +24,6 @@ import (
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/serve"
 	"github.com/carousel-ml/carousel/serve/inference"
-	"github.com/carousel-ml/carousel/tensor"
 )
 
 // serveOptions are the flags of serve, as they are written.
@@ -32,29 +31,13 @@ type serveOptions struct {
 	config, http, grpc, drain, log          string
 	tokens, newToken, expiry                string
 	certificate, key, clients, watch, store string
-	device, otlp                            string
+	otlp                                    string
 	hosts                                   []string
 	ratio                                   float64
 	logRequests, profiles                   bool
 
 	latency, life, body, timeout string
 	rows, queue, sessions        int
-}
-
-// devices are what this program can compute on, the default first.
-var devices = []struct {
-	name string
-	open func() *tensor.Device
-}{
-	{"cpu", tensor.CPU},
-}
-
-func deviceNames() []string {
-	var names []string
-	for _, d := range devices {
-		names = append(names, d.name)
-	}
-	return names
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -87,7 +70,7 @@ its files again.`,
 	f.StringVar(&o.http, "http", "127.0.0.1:8080", "`address` for HTTP: host:port, :port for all interfaces, or off; port 0 takes a free one")
 	f.StringVar(&o.grpc, "grpc", "127.0.0.1:9000", "`address` for gRPC, likewise")
 	f.StringSliceVar(&o.hosts, "hosts", nil, "`names`, divided by commas, of hosts that requests may be for beside addresses and localhost, or * for any; without --tokens no other is answered")
-	f.StringVar(&o.device, "device", devices[0].name, "`name` of what models compute on: "+strings.Join(deviceNames(), ", "))
+	a.computes.bind(f)
 	f.StringVar(&o.config, "config", "", "YAML `file` with models, pipelines and limits, which is read again when it changes, and on SIGHUP")
 	f.IntVar(&o.rows, "rows", 0, "largest number `n` of rows that are computed together (default 256)")
 	f.StringVar(&o.latency, "latency", "", "`time` from a request to its answer that batches are kept small enough for (default 50ms)")
@@ -136,7 +119,7 @@ func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, 
 	config := &serve.Config{}
 	if o.config != "" {
 		var err error
-		if config, err = serve.ReadConfig(o.config, deviceNames()...); err != nil {
+		if config, err = serve.ReadConfig(o.config, checkDevice); err != nil {
 			return nil, err
 		}
 	}
@@ -176,10 +159,8 @@ func (o *serveOptions) resolve(c *cobra.Command, args []string) (*serve.Config, 
 			return nil, wrongFlag("hosts", "--hosts: %v", err)
 		}
 	}
-	if changed("device") || config.Device == "" {
-		if config.Device = o.device; !slices.Contains(deviceNames(), o.device) {
-			return nil, wrongFlag("device", "--device: want a device that this program has (%s), got %q", strings.Join(deviceNames(), ", "), o.device)
-		}
+	if changed("device") {
+		config.Device = c.Flags().Lookup("device").Value.String()
 	}
 	if changed("otlp") {
 		config.Traces = o.otlp
@@ -259,6 +240,10 @@ func (a *app) serve(ctx context.Context, config *serve.Config, read func() (*ser
 	defer signal.Stop(news)
 	ctx, end := a.catchInterrupt(ctx)
 	defer end()
+	on, err := a.openDevice(config.Device)
+	if err != nil {
+		return err
+	}
 	web, err := openListener("http", config.HTTP)
 	if err != nil {
 		return err
@@ -273,7 +258,7 @@ func (a *app) serve(ctx context.Context, config *serve.Config, read func() (*ser
 	var shown slog.LevelVar
 	shown.Set(slog.LevelError + 1) // what becomes of the models at the start is told below
 	log := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: &shown}))
-	o := serve.Options{Tasks: a.kinds, Version: carousel.Version(), Limits: config.Limits, Log: log, LogRequests: config.LogRequests, Profiles: config.Profiles}
+	o := serve.Options{Tasks: a.kinds, Version: carousel.Version(), Device: on, Limits: config.Limits, Log: log, LogRequests: config.LogRequests, Profiles: config.Profiles}
 	if config.LogRequests {
 		level = min(level, slog.LevelInfo)
 	}
@@ -295,7 +280,7 @@ func (a *app) serve(ctx context.Context, config *serve.Config, read func() (*ser
 }
 
 // equip opens what the server needs of its configuration beside models: files of tokens and
-// certificates, the device, and the exporter of traces, whose last ones flush sends.
+// certificates, and the exporter of traces, whose last ones flush sends.
 func equip(o *serve.Options, config *serve.Config) (flush func(), err error) {
 	if config.Tokens != "" {
 		if o.Access, err = serve.OpenAccess(config.Tokens, o.Log); err != nil {
@@ -312,11 +297,6 @@ func equip(o *serve.Options, config *serve.Config) (flush func(), err error) {
 			if name, _, err := net.SplitHostPort(address); err == nil && name != "" { // that it is listened on by
 				o.Hosts = append(o.Hosts, name)
 			}
-		}
-	}
-	for _, d := range devices {
-		if d.name == config.Device {
-			o.Device = d.open()
 		}
 	}
 	if config.Traces == "" {

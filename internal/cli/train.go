@@ -131,6 +131,7 @@ func (a *app) trainTaskCommand(k *task.Kind) *cobra.Command {
 	for _, name := range []string{"config", "set", "resume"} {
 		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
+	a.computes.bind(c.Flags())
 	return c
 }
 
@@ -195,6 +196,9 @@ func (a *app) trainTogether(ctx context.Context, k *task.Kind, files any, cfg ta
 
 // train reads, trains, evaluates and reports.
 func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Config, run *trainRun) (*trainResult, error) {
+	if _, err := a.device(); err != nil { // before the data are read
+		return nil, err
+	}
 	d, err := k.Read(ctx, files, cfg)
 	if err != nil {
 		return nil, err
@@ -223,7 +227,7 @@ func (a *app) train(ctx context.Context, k *task.Kind, files any, cfg task.Confi
 	defer told.watch(&where.Hooks, limitOf(cfg))()
 	m, result, err := k.Train(ctx, d, cfg, where)
 	if err != nil {
-		return nil, err
+		return nil, a.lostDevice(run, err)
 	}
 	if result.Interrupted {
 		return nil, a.stopped(run, result)
@@ -403,7 +407,7 @@ func (a *app) progress() *train.Progress {
 
 // where returns the options of a training run: its directory and progress.
 func (a *app) where(run *trainRun) *train.Run {
-	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined(), Compress: run.Reduce == "bf16"}
+	return &train.Run{Dir: run.Out, Resume: run.resume, TensorBoard: run.TensorBoard, Progress: a.progress(), World: a.joined(), Compress: run.Reduce == "bf16", Device: a.computes.opened}
 }
 
 // stopped returns the error after Ctrl-C, which tells how to continue.

@@ -47,9 +47,14 @@ Files that cannot be used are listed at the end, after the texts of the others.
 	var o transcribe.PredictOptions
 	given := optionFlags(c.Flags(), nil, &o)
 	c.Flags().BoolVar(&words, "words", false, "show each word with its time and confidence")
+	a.computes.bind(c.Flags())
 	c.Flags().IntVar(&raw, "raw", 0, "standard input has no header: 16 bit little-endian samples of one channel at this `rate`")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		m, err := transcribe.Open(args[0])
+		on, err := a.device()
+		if err != nil {
+			return err
+		}
+		m, err := transcribe.Open(args[0], on)
 		if err != nil {
 			return err
 		}

@@ -183,7 +183,11 @@ func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 							return nil, nil, wrongSpace(o.Space, err)
 						}
 					}
-					if tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective); err != nil {
+					on, err := a.device()
+					if err != nil {
+						return nil, nil, err
+					}
+					if tuned, err = trials.NewTask(ctx, k, files, cfg, o.Objective, on); err != nil {
 						return nil, nil, err
 					}
 					if space == nil {
@@ -221,6 +225,7 @@ func (a *app) tuneTaskCommand(k *task.Kind) *cobra.Command {
 	for _, name := range []string{"config", "set", "resume"} {
 		c.Flags().Lookup(name).Annotations = map[string][]string{recipe.Group: {"Files"}}
 	}
+	a.computes.bind(c.Flags())
 	return c
 }
 

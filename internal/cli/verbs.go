@@ -54,6 +54,7 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 			f.Annotations = map[string][]string{recipe.Group: {"Of " + strings.Join(owners[f.Name], ", ")}}
 		}
 	})
+	a.computes.bind(c.Flags())
 	c.GroupID = groupWork
 	c.Args = oneArg("a model directory")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -71,7 +72,11 @@ func (a *app) verbCommand(c *cobra.Command, do verb) *cobra.Command {
 		if err := checkModelKept(c, dir); err != nil {
 			return err
 		}
-		m, err := k.Open(dir)
+		on, err := a.device()
+		if err != nil {
+			return err
+		}
+		m, err := k.Open(dir, on)
 		if err != nil {
 			return err
 		}

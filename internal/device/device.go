@@ -7,7 +7,7 @@
 // row-major float32. Dimensions: B batch, T time, I input, H hidden, G gates.
 //
 // Operations read and write device memory only: a spec holds shapes, options and
-// device memory, never a slice of the caller. Only Upload and UploadInts read host
+// device memory, and no slice of the caller but ScanSpec.Lengths. Only Upload and UploadInts read host
 // memory, and have finished reading when they return; a backend that runs later
 // copies it then. Work is done in the order of the calls, so the caller may use
 // device memory for other data as soon as it has made the calls that need it, and a
@@ -25,6 +25,9 @@ type Memory[T float32 | int32] struct {
 	Host []T     // CPU memory; nil on other devices
 	Addr uintptr // device address; 0 on the CPU
 	N    int     // length in elements
+	// Keeper, where Addr is set, is what a backend ties the memory's life to: parts share it, and
+	// memory that nobody frees may be given back when no one has it any more, as the host's is.
+	Keeper any
 }
 
 // Buffer holds numbers to compute with; Ints holds lengths, row numbers, ids, classes.
@@ -53,7 +56,7 @@ func (m Memory[T]) Slice(lo, hi int) Memory[T] {
 	if m.Host != nil {
 		s.Host = m.Host[lo:hi:hi]
 	} else if m.Addr != 0 {
-		s.Addr = m.Addr + uintptr(lo)*4
+		s.Addr, s.Keeper = m.Addr+uintptr(lo)*4, m.Keeper
 	}
 	return s
 }
@@ -68,6 +71,18 @@ func (m Memory[T]) View() []T { return m.Host }
 // Zero reports whether m is absent.
 func (m Memory[T]) Zero() bool { return m.N == 0 }
 
+// Error is the panic of a backend whose device failed: out of memory, lost, or with
+// a library that refused. What was computed is not to be trusted, but nothing that the
+// host has is lost.
+type Error struct {
+	Device string // such as "cuda:0 (NVIDIA H200)"
+	Memory bool   // out of memory
+	Text   string // what failed and what can be done
+}
+
+// Error returns one line.
+func (e *Error) Error() string { return e.Device + ": " + e.Text }
+
 // Backend computes. Methods enqueue in order and may return before the work is
 // done. Specs are passed by pointer and not used after the call returns (a backend
 // that runs later copies them). Several goroutines may call methods at the same time
@@ -76,7 +91,7 @@ type Backend interface {
 	Name() string       // such as "cpu/avx512"
 	RunsAhead() bool    // whether methods may return before their work is done, so that reading a number costs a wait
 	Alloc(n int) Buffer // n zeroed elements, 64-byte aligned
-	Free(Buffer)        // ends the use of an Alloc'ed buffer
+	Free(Buffer)        // ends the use of an Alloc'ed buffer; without it, it ends some time after the last Memory that has it
 	Upload(dst Buffer, src []float32)
 	Download(dst []float32, src Buffer) // waits
 	AllocInts(n int) Ints               // as Alloc

@@ -41,6 +41,7 @@ type ScanSpec struct {
 	Proj       int // above 0: O is Proj, by the matrix P
 	Reverse    bool
 	Active     Ints                 // [T], not increasing
+	Lengths    []int32              // [B] the rows' lengths, for a backend whose library wants them on the host; nil: it does not know
 	Rows       Ints                 // [B] the caller's number of each row, for masks; absent: its index
 	Keep       bool                 // ScanGrad follows; if the kind of W has 16 bits, gates are kept in 16 bits for it
 	BatchMajor bool                 // X, Y, DX and DY are [B,T,·]; Active is absent
@@ -69,7 +70,7 @@ type ScanSpec struct {
 	DXAcc    bool
 	Grads    ScanParams
 
-	// Intermediate values, each absent unless requested. Scan writes TraceGates [T,B,G*H], the gates after each step:
+	// Intermediate values, each absent unless requested; if ScanGrad is to trace, Scan is asked for some of them too. Scan writes TraceGates [T,B,G*H], the gates after each step:
 	// activations (for an sLSTM's i and f pre-activations, for a custom cell what its Forward left); and TraceCells
 	// [T,B,C], the states beside h after each step. ScanGrad writes the gradients of the states after each step,
 	// TraceDH [T,B,O] and TraceDC [T,B,C]. That of h includes all its uses; that of C the uses in later steps, but

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/carousel-ml/carousel/data"
+	"github.com/carousel-ml/carousel/internal/device"
 )
 
 // statuses are the HTTP status and gRPC code of each Code.
@@ -78,11 +79,12 @@ func fitting(msg string) string {
 var flags = regexp.MustCompile(`\b(with|use|or|in) --[a-z][a-z-]*[a-z]`)
 
 // AsError returns what a client is told of err: the *Error in it if there is one,
-// faulty input ([data.InputError]) as Invalid, the end of a context as Canceled or
-// Deadline, and anything else as Internal. It returns nil for nil.
+// faulty input ([data.InputError]) as Invalid, a device without the memory as TooLarge, the
+// end of a context as Canceled or Deadline, and anything else as Internal. It returns nil for nil.
 func AsError(err error) *Error {
 	var known *Error
 	var input *data.InputError
+	var failed *device.Error
 	switch {
 	case err == nil:
 		return nil
@@ -93,6 +95,8 @@ func AsError(err error) *Error {
 			word, name, _ := strings.Cut(found, " --")
 			return word + " the option " + strings.ReplaceAll(name, "-", "_")
 		})}
+	case errors.As(err, &failed) && failed.Memory:
+		return &Error{Code: TooLarge, Msg: failed.Error()}
 	case errors.Is(err, context.Canceled):
 		return &Error{Code: Canceled, Msg: err.Error()}
 	case errors.Is(err, context.DeadlineExceeded):

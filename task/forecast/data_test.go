@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"slices"
 	"math"
 	"testing"
 
@@ -36,7 +37,8 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 	}
 }
 
-// scoreBaselines is Evaluate's test part without a network.
+// scoreBaselines is Evaluate's test part without a network and without smoothing,
+// whose fits take long and have tests of their own.
 func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metrics {
 	t.Helper()
 	m, d, err := prepare(t.Context(), &Data{Panel: panel}, cfg, nil)
@@ -44,10 +46,15 @@ func scoreBaselines(t *testing.T, panel *data.Panel, cfg Config) map[string]Metr
 		t.Fatal(err)
 	}
 	list := d.windows(testPart, 1)
-	tl, err := newTally(t.Context(), d, m.ridge, list, task.Test, nil)
-	if err != nil {
-		t.Fatal(err)
+	var b []baseline
+	for _, name := range d.simpleNames(list) {
+		if name != "theta" && name != "ets" {
+			b = append(b, d.method(name))
+		}
 	}
+	b = slices.Insert(b, 1, baseline{name: "naive2", forecast: d.naive2(list)})
+	b = append(b, baseline{name: "linear", forecast: d.line(m.ridge)})
+	tl := d.tally(b, task.Test, nil)
 	s := newSteps(d.horizon, 0)
 	for _, w := range list {
 		for k := range d.targets {

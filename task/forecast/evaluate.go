@@ -354,11 +354,18 @@ func (m *Model) score(ctx context.Context, d *dataset, list []window, part task.
 	return e, nil
 }
 
+// newTally returns an empty tally of the model beside the simple methods and the
+// regression r.
 func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part task.Part, levels []float64) (*tally, error) {
 	baselines, err := d.baselines(ctx, r, list)
 	if err != nil {
 		return nil, err
 	}
+	return d.tally(baselines, part, levels), nil
+}
+
+// tally returns an empty tally of the model beside baselines.
+func (d *dataset) tally(baselines []baseline, part task.Part, levels []float64) *tally {
 	t := &tally{d: d, part: partAt(part), levels: levels, baselines: baselines,
 		targets: make([]score, d.targets), series: make([]score, len(d.frames)*d.targets), belowZero: make([]bool, d.targets)}
 	one := func() tallied {
@@ -373,7 +380,7 @@ func newTally(ctx context.Context, d *dataset, r *ridge, list []window, part tas
 		t.scores = append(t.scores, one())
 		t.buffers = append(t.buffers, make([]float64, d.horizon))
 	}
-	return t, nil
+	return t
 }
 
 // forecast adds the forecasts of windows, and calls use with each, as adaptive does.

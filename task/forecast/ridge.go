@@ -5,6 +5,9 @@ import (
 	"math"
 	"slices"
 
+	"gonum.org/v1/gonum/blas"
+	"gonum.org/v1/gonum/blas/blas64"
+	"gonum.org/v1/gonum/lapack/lapack64"
 	"gonum.org/v1/gonum/mat"
 
 	"github.com/carousel-ml/carousel/internal/par"
@@ -591,28 +594,29 @@ func rising(lo, hi int) []int {
 // nil if it has no solution.
 func (eq *normal) solve(columns []int, lambda float64) *mat.Dense {
 	n := len(columns)
-	a := mat.NewSymDense(n, nil)
+	// mat.Cholesky would estimate a condition number too, for as long again.
+	a := blas64.Symmetric{N: n, Stride: n, Data: make([]float64, n*n), Uplo: blas.Upper}
 	all, horizon := eq.xy.Dims()
 	b := mat.NewDense(n, horizon, nil)
 	for i, c := range columns {
 		row := eq.xx.RawRowView(c)
 		for j := 0; j <= i; j++ {
-			a.SetSym(i, j, row[columns[j]])
+			a.Data[j*n+i] = row[columns[j]]
 		}
-		a.SetSym(i, i, row[c]+lambda)
+		a.Data[i*n+i] += lambda
 		copy(b.RawRowView(i), eq.xy.RawRowView(c))
 	}
-	var chol mat.Cholesky
-	if !chol.Factorize(a) {
+	factor, ok := lapack64.Potrf(a)
+	if !ok {
 		return nil
 	}
-	var part mat.Dense
-	if err := chol.SolveTo(&part, b); err != nil && math.IsNaN(part.At(0, 0)) {
+	lapack64.Potrs(factor, b.RawMatrix())
+	if math.IsNaN(b.At(0, 0)) {
 		return nil
 	}
 	w := mat.NewDense(all, horizon, nil)
 	for i, c := range columns {
-		copy(w.RawRowView(c), part.RawRowView(i))
+		copy(w.RawRowView(c), b.RawRowView(i))
 	}
 	return w
 }

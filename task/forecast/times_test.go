@@ -254,6 +254,8 @@ func TestOtherClocks(t *testing.T) {
 	styles := map[string]func(time.Time) string{
 		"Z": in(time.UTC, instant), "+11:00": in(plus, instant), "varying": in(zone, instant), "local": in(zone, local), "unix": unix, "naive UTC": in(time.UTC, local),
 	}
+	type kind struct{ trained, tz string }
+	models, forecasts := map[kind]*Model{}, map[kind]*Forecast{} // of each kind one, made when first asked for
 	for _, c := range []struct {
 		trained, tz, given string
 		refused            []string // parts of the message; nil: the forecast is the same
@@ -269,13 +271,17 @@ func TestOtherClocks(t *testing.T) {
 		{"+11:00", "+11:00", "Z", nil},
 	} {
 		t.Run(c.trained+" "+c.tz+" "+c.given, func(t *testing.T) {
-			cfg := Defaults()
-			cfg.Time, cfg.Target, cfg.TZ = "time", []string{"y"}, c.tz
-			m := untrained(t, table(styles[c.trained]), cfg)
+			of := kind{c.trained, c.tz}
+			if models[of] == nil {
+				cfg := Defaults()
+				cfg.Time, cfg.Target, cfg.TZ = "time", []string{"y"}, c.tz
+				models[of] = untrained(t, table(styles[c.trained]), cfg)
+				forecasts[of] = forecastFile(t, models[of], table(styles[c.trained]))
+			}
+			m, want := models[of], forecasts[of]
 			if m.schema.Calendar.Day == 0 {
 				t.Fatal("the hour is no input")
 			}
-			want := forecastFile(t, m, table(styles[c.trained]))
 			got, err := m.Forecast(t.Context(), read(t, file(t, table(styles[c.given])), m.cfg), nil)
 			if c.refused != nil {
 				for _, part := range c.refused {

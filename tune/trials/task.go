@@ -46,8 +46,9 @@ type Task struct {
 	Base task.Config // with the number of epochs
 
 	files      any
-	plan       train.Plan  // of a training with Base
-	settled    task.Config // as such a training settles Base by the data
+	on         *tensor.Device // nil: the CPU
+	plan       train.Plan     // of a training with Base
+	settled    task.Config    // as such a training settles Base by the data
 	objectives []tune.Objective
 
 	mu    sync.Mutex
@@ -66,18 +67,19 @@ const mostReadings = 4
 // NewTask reads the data of a task once for all trials, and finds out how long a training with the settings
 // base is. objectives are names: none, or "", is the metric by which the training chooses its weights; others are those
 // that its validation reports, [Latency] and [Size]. The values of metrics are those of the epoch that the training chooses.
+// Trainings are on the device on, or on the CPU.
 //
 // Data without a validation part are a *data.InputError; other errors are those of [task.Kind.Read] and of
 // a training.
-func NewTask(ctx context.Context, k *task.Kind, files any, base task.Config, objectives []string) (*Task, error) {
-	t := &Task{Kind: k, Base: copyOf(k, base), files: files}
+func NewTask(ctx context.Context, k *task.Kind, files any, base task.Config, objectives []string, on ...*tensor.Device) (*Task, error) {
+	t := &Task{Kind: k, Base: copyOf(k, base), files: files, on: cmp.Or(on...)}
 	d, err := t.read(ctx, t.Base)
 	if err != nil {
 		return nil, err
 	}
 	begun, cancel := context.WithCancel(ctx)
 	defer cancel()
-	run := &train.Run{}
+	run := &train.Run{Device: t.on}
 	run.OnStart = func(p train.Plan) error {
 		t.plan = p
 		cancel() // before the first step
@@ -337,7 +339,7 @@ func (w *training) train(ctx context.Context, d task.Data, cfg task.Config) (*Sc
 	inner, pause := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer pause(nil)
 	defer context.AfterFunc(ctx, func() { pause(train.ErrPause) })()
-	run := &train.Run{Dir: w.run.Dir, Resume: true}
+	run := &train.Run{Dir: w.run.Dir, Resume: true, Device: w.on}
 	run.OnStart, run.OnStep, run.OnValidate, run.OnEpoch = w.start, w.step, w.validated, w.closed
 	stop := w.keepSaving(pause)
 	m, result, err := w.Kind.Train(gated{inner, w.run.gate}, d, cfg, run)

@@ -251,6 +251,9 @@ func (s *suite) spec(c *scanCase, d *scanData, keep bool) *device.ScanSpec {
 			active = append(active, n)
 		}
 		p.Active = s.ints(active)
+		for _, l := range c.lens {
+			p.Lengths = append(p.Lengths, int32(l))
+		}
 	}
 	p.Work = s.put(filled(s.b.ScanWork(p), 9))
 	return p
@@ -480,9 +483,9 @@ func (s *suite) gainsAreExact(c *scanCase) {
 	}
 	pass := func(dy []float32, gains device.Buffer) *device.ScanSpec {
 		p := s.spec(c, d, true)
+		p.TraceDH, p.TraceDC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
 		s.b.Scan(p)
 		p.DY, p.DHN, p.DCN, p.TraceGain = s.put(c.pad(dy)), s.put(d.dhn), s.put(d.dcn), gains
-		p.TraceDH, p.TraceDC = s.put(make([]float32, c.t*h)), s.put(make([]float32, c.t*w))
 		p.DX = s.put(make([]float32, c.t*c.b*c.in))
 		s.b.ScanGrad(p)
 		return p
