@@ -21,10 +21,10 @@ import (
 // chooses cells to offer or to measure. All else reads the table, so that a new
 // row of it is known everywhere.
 var namesCells = []string{
-	"cell", "internal/cpu", "internal/device/devicetest", // facts, arithmetic, equations
+	"cell", "internal/cpu", "internal/cuda", "internal/device/devicetest", // facts, arithmetic, equations
 	"nn/rnn.go",                 // the constructors
 	"model/onnx/export_cell.go", // equations as nodes of a graph
-	"internal/bench", "bench/peers", "examples",
+	"internal/bench", "bench/peers", "bench/cuda", "examples",
 }
 
 // cellWords are the files that also have names of cells in string literals: whole

@@ -39,9 +39,12 @@ func operations() []operation {
 	for kind := range cell.Custom {
 		list = append(list, scans("cell "+kind.Spec().Name, near, kind, device.F32, false, cell.Options{})...)
 	}
-	list = append(list, scans("cell lstm with all options", near, cell.LSTM, device.F32, true, cell.Options{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})...)
-	list = append(list, scans("cell lstm in bfloat16", rounded, cell.LSTM, device.BF16, false, cell.Options{})...)
-	list = append(list, scans("cell lstm in float16", rounded, cell.LSTM, device.FP16, false, cell.Options{})...)
+	kind, _ := cell.Find(func(s *cell.Spec) bool { return s.Options.Has(cell.WithPeephole | cell.WithLayerNorm | cell.WithProj) })
+	name := "cell " + kind.Spec().Name
+	list = append(list, scans(name+" with all options", near, kind, device.F32, true, cell.Options{GateClip: 1.5, CellClip: 0.9, HDrop: 0.3, ZoneH: 0.2, ZoneC: 0.3})...)
+	for _, k := range []device.Kind{device.BF16, device.FP16} {
+		list = append(list, scans(name+" in "+device.Kinds[k], rounded, kind, k, false, cell.Options{})...)
+	}
 	return append(list, []operation{
 		{"layer normalisation", near, false, func(r *run) { r.norm(false) }},
 		{"layer normalisation, gradients", near, false, func(r *run) { r.norm(true) }},
