@@ -143,7 +143,7 @@ var (
 
 // The metrics of the server, whatever its models are.
 var (
-	deviceDesc      = prometheus.NewDesc("carousel_device", "1 if what models compute on can be used, 0 if it failed and the server must be started again.", []string{"device"}, nil)
+	deviceDesc      = prometheus.NewDesc("carousel_device", "1 if what models of tasks compute on can be used, 0 if it failed and the server must be started again.", []string{"device"}, nil)
 	configDesc      = prometheus.NewDesc("carousel_config_current", "1 if the server runs as its configuration file says, else 0; the log says why. Absent without such a file.", nil, nil)
 	connectionsDesc = prometheus.NewDesc("carousel_connections", "Connections that are open, of HTTP and gRPC.", nil, nil)
 	refusedDesc     = prometheus.NewDesc("carousel_connections_refused_total", "Connections that were refused, by whose limit: server, client.", []string{"reason"}, nil)

@@ -334,9 +334,9 @@ func tapeOf(op string, xs ...*Tensor) *Tape {
 }
 
 // with panics if a parameter is on another device than a tape.
-func (x *Tensor) with(op string, t *Tape) {
-	if on := x.param.slab.dev; on.backend != t.backend {
-		failf(op, "%s is on %s, the tape on %s", describe(x), on.Name(), t.dev.Name())
+func (t *Tensor) with(op string, tape *Tape) {
+	if on := t.param.slab.dev; on.backend != tape.backend {
+		failf(op, "%s is on %s, the tape on %s", describe(t), on.Name(), tape.dev.Name())
 	}
 }
 

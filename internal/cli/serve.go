@@ -24,6 +24,7 @@ import (
 	"github.com/carousel-ml/carousel/report"
 	"github.com/carousel-ml/carousel/serve"
 	"github.com/carousel-ml/carousel/serve/inference"
+	"github.com/carousel-ml/carousel/tensor"
 )
 
 // serveOptions are the flags of serve, as they are written.
@@ -562,6 +563,9 @@ func (a *app) tellServed(s *serve.Server, o *serve.Options, config *serve.Config
 			}
 		}
 		a.note("%s on %s%s", door.name, door.l.Addr(), note)
+	}
+	if o.Device != tensor.CPU() && slices.ContainsFunc(models, func(m serve.ModelStatus) bool { return m.Problem == "" && m.Task == "" && m.Platform != "ensemble" }) {
+		a.note("Graphs and imported weights compute on the CPU; --device is for models of tasks.")
 	}
 	if said.HTTP != "" {
 		try := tryLine(said.HTTP, models)

@@ -292,6 +292,14 @@ var errDone = errors.New("trials: all epochs are done")
 
 // Try trains a trial. It goes on from a checkpoint to the bit.
 func (t *Task) Try(ctx context.Context, r *Run) (*Score, error) {
+	score, err := t.try(ctx, r)
+	if t.on != nil && t.on.Lost() != nil { // no other trial of this process has a chance
+		return nil, &fatal{fmt.Errorf("%w; the trials at work are kept, and the study goes on with --resume, also with --device cpu", t.on.Lost())}
+	}
+	return score, err
+}
+
+func (t *Task) try(ctx context.Context, r *Run) (*Score, error) {
 	cfg, err := t.Config(r.Space, r.Values)
 	if err != nil {
 		return nil, err
