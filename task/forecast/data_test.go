@@ -1,8 +1,8 @@
 package forecast
 
 import (
-	"slices"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/carousel-ml/carousel/data"
