@@ -287,7 +287,7 @@ func gib(bytes uint64) string {
 }
 
 // free cannot fail: the device may be lost when those who had memory end. It is given back when
-// other memory is wanted.
+// other memory is wanted, and by Sync.
 func free[T float32 | int32](b *Backend, m device.Memory[T]) {
 	if m.Zero() {
 		return
@@ -366,6 +366,7 @@ func (b *Backend) Sync() {
 	b.enter()
 	defer b.leave()
 	b.flush()
+	b.freeDropped()
 	b.wait()
 }
 

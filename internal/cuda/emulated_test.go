@@ -155,6 +155,7 @@ func TestEmulatorFaults(t *testing.T) {
 		s := newScaler(t, b)
 		x, y := b.Alloc(1000), b.Alloc(1000)
 		b.Free(x)
+		b.Sync()
 		if e := deviceError(t, func() { s.do(y, x, 1); b.Sync() }); !strings.Contains(e.Text, "kernel scale_add") {
 			t.Errorf("got %v", e)
 		}
