@@ -14,7 +14,10 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-func TestConv(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "Conv") }
+func TestConv(t *testing.T) {
+	long(t)
+	devicetest.Run(t, emulated(t, Options{}), "Conv")
+}
 
 // convCase is a convolution of random numbers.
 type convCase struct {
@@ -48,6 +51,7 @@ func (c convCase) run(b device.Backend) [][]float32 {
 // Shapes whose patches are made in several pieces, of whole images and of parts; that need none;
 // and many places of channels by themselves.
 func TestConvLarge(t *testing.T) {
+	long(t)
 	line := func(in, out, kernel, stride, before int) device.Window {
 		return device.Window{In: in, Out: out, Kernel: kernel, Stride: stride, Dilation: 1, Before: before}
 	}
@@ -73,6 +77,7 @@ func TestConvLarge(t *testing.T) {
 
 // Convolutions of 16 and of 8 bits. Those of 8 have the bits of the CPU.
 func TestConvKinds(t *testing.T) {
+	long(t)
 	defer func(n int) { patchFloats = n }(patchFloats)
 	patchFloats = 3000
 	if !rounds(emulated(t, Options{})) {

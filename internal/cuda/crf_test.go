@@ -20,6 +20,7 @@ func TestCRF(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "CRF") }
 // memory. At odd steps, tag 5 is likely though all that leads to it is not, so its sum is
 // computed from logarithms.
 func TestCRFLarge(t *testing.T) {
+	long(t)
 	for _, c := range []struct {
 		B, T, K, shared int
 	}{{3, 40, 70, 0}, {3, 40, 70, 16 << 10}, {2, 3, 1100, 0}} {

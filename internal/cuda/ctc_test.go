@@ -19,6 +19,7 @@ func TestCTC(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "CTC") }
 
 // Rows with more states than threads, and with more classes than a warp.
 func TestCTCLarge(t *testing.T) {
+	long(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	const B, T, V, L = 3, 560, 70, 530
 	x := normal(r, B*T*V, 2)

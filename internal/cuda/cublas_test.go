@@ -193,6 +193,7 @@ func emulatedBlas(t *testing.T, o Options) (*Backend, *lt) {
 // The library's column-major products are ours: in every order of operands, with distances,
 // batches, biases and sums.
 func TestGemmByLibrary(t *testing.T) {
+	long(t)
 	b, l := emulatedBlas(t, Options{})
 	devicetest.Run(t, b, "Gemm")
 	if len(l.ran) < 100 {
@@ -201,6 +202,7 @@ func TestGemmByLibrary(t *testing.T) {
 }
 
 func TestGemmByLibraryOfKinds(t *testing.T) {
+	long(t)
 	for _, kind := range kindsOfSums {
 		t.Run(fmt.Sprint(device.Kinds[kind.kind], kind.Options.TF32), func(t *testing.T) {
 			b, l := emulatedBlas(t, kind.Options)

@@ -208,6 +208,7 @@ func TestRealDNNDescriptors(t *testing.T) {
 
 // A rule for new weights, lengths or algorithms: what a process has found out, the next knows.
 func TestDNNFastestIsKept(t *testing.T) {
+	long(t)
 	b, d := emulatedDNN(t, Options{})
 	d.Support(0b1011)
 	run := func(b *Backend, steps int, o func(s *device.ScanSpec)) {

@@ -17,7 +17,10 @@ import (
 	"github.com/carousel-ml/carousel/internal/simd"
 )
 
-func TestGemm(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "Gemm") }
+func TestGemm(t *testing.T) {
+	long(t)
+	devicetest.Run(t, emulated(t, Options{}), "Gemm")
+}
 
 // gemmCase is a product of random numbers with everything that a spec may have.
 type gemmCase struct {
@@ -174,6 +177,7 @@ func TestGemmOfEveryTile(t *testing.T) {
 // No bit of a row depends on how many rows there are, and so on the tile, nor on whether blocks
 // of k are computed apart; and a product is the same as those of its blocks of k one by one.
 func TestGemmBits(t *testing.T) {
+	long(t)
 	const n, k = 70, 2*leastBlock + 40
 	for _, kind := range kindsOfSums {
 		t.Run(fmt.Sprint(device.Kinds[kind.kind], kind.Options.TF32), func(t *testing.T) {
@@ -216,6 +220,7 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 }
 
 func TestBlocksOfSums(t *testing.T) {
+	long(t)
 	for _, c := range [][2]int{{0, 256}, {1, 256}, {8192, 256}, {8193, 512}, {1 << 20, 1 << 15}} {
 		if got := blockOf(c[0]); got != c[1] {
 			t.Errorf("K=%d has blocks of %d, want %d", c[0], got, c[1])
@@ -225,6 +230,7 @@ func TestBlocksOfSums(t *testing.T) {
 
 // Products of 8 bits have the CPU's bits.
 func TestGemmOfBytes(t *testing.T) {
+	long(t)
 	b, host := emulated(t, Options{}), cpu.New(simd.Best())
 	for i, g := range []gemmCase{
 		{GemmSpec: device.GemmSpec{M: 1, N: 70, K: 333, TransB: true}},

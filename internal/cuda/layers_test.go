@@ -108,6 +108,7 @@ func TestEmbedOutsideTheTable(t *testing.T) {
 }
 
 func TestWideAndLongLayers(t *testing.T) {
+	long(t)
 	b := emulated(t, Options{})
 	for _, log := range []bool{false, true} {
 		asCPU(t, b, 2e-6, func(r *rig) []device.Buffer { // a vocabulary

@@ -10,10 +10,12 @@ import (
 )
 
 func TestLosses(t *testing.T) {
+	long(t)
 	devicetest.Run(t, emulated(t, Options{}), "Loss", "CrossEntropy")
 }
 
 func TestManyItemsAndWideClasses(t *testing.T) {
+	long(t)
 	b := emulated(t, Options{})
 	asCPU(t, b, 1e-6, func(r *rig) []device.Buffer { // more items than threads at once
 		const n = 300000

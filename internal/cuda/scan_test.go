@@ -14,7 +14,10 @@ import (
 	"github.com/carousel-ml/carousel/internal/device/devicetest"
 )
 
-func TestScanForward(t *testing.T) { devicetest.Run(t, emulated(t, Options{}), "ScanForward") }
+func TestScanForward(t *testing.T) {
+	long(t)
+	devicetest.Run(t, emulated(t, Options{}), "ScanForward")
+}
 func TestScanGradient(t *testing.T) {
 	long(t)
 	devicetest.Run(t, emulated(t, Options{}), "ScanGradient")
@@ -139,6 +142,7 @@ func descending(n, most int) (lengths []int) {
 // Several blocks, ragged tiles, chunks of time, padding that is not a number, kinds: what the suite's small scans
 // do not meet.
 func TestScanAsOnTheCPU(t *testing.T) {
+	long(t)
 	defer func(n int) { scanGates = n }(scanGates)
 	scanGates = 3000 // several chunks in inference
 	for _, c := range ownScans {
@@ -150,6 +154,7 @@ func TestScanAsOnTheCPU(t *testing.T) {
 
 // TF32 has 10 bits of its operands.
 func TestScanInTF32(t *testing.T) {
+	long(t)
 	c := ownScan{kind: cell.LSTM, T: 4, B: 19, I: 16, H: 40}
 	asCPU(t, emulated(t, Options{TF32: true}), 0.01, func(r *rig) []device.Buffer { return c.run(r, c.spec(r)) })
 }

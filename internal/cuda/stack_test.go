@@ -160,6 +160,7 @@ func (c *stackCase) run(t testing.TB, r *rig, st *device.StackSpec) {
 }
 
 func TestStackIsAsLayerByLayer(t *testing.T) {
+	long(t)
 	b, d := emulatedDNN(t, Options{})
 	lengths := []int32{7, 7, 4, 2, 1}
 	base := stackCase{kind: cell.LSTM, layers: 2, dirs: 1, T: 7, B: 5, I: 3, H: 6, tol: 2e-6}
@@ -210,6 +211,7 @@ func TestStackIsAsLayerByLayer(t *testing.T) {
 
 // A stack that comes again is part of a graph, and does the same.
 func TestStackInGraphs(t *testing.T) {
+	long(t)
 	for _, c := range []stackCase{
 		{kind: cell.LSTM, layers: 2, dirs: 2, T: 5, B: 3, I: 3, H: 4, lengths: []int32{5, 4, 2}, tol: 1e-5},
 		{kind: cell.GRU, layers: 1, dirs: 1, T: 5, B: 3, I: 3, H: 4, infer: true, tol: 1e-5},
@@ -231,6 +233,7 @@ func TestStackInGraphs(t *testing.T) {
 
 // The same memory with other lengths is another graph.
 func TestStackLengthsInGraphs(t *testing.T) {
+	long(t)
 	b, _ := emulatedDNN(t, Options{})
 	c := stackCase{kind: cell.LSTM, layers: 1, dirs: 2, T: 4, B: 2, I: 3, H: 4, lengths: []int32{4, 1}, infer: true}
 	asCPU(t, b, 1e-6, func(r *rig) []device.Buffer {
@@ -261,6 +264,7 @@ func TestStackLengthsInGraphs(t *testing.T) {
 
 // Of many patterns of lengths the recent ones are kept, and no call loses its own.
 func TestStackOfManyLengths(t *testing.T) {
+	long(t)
 	b, _ := emulatedDNN(t, Options{})
 	r := newRig(b)
 	const n = mostBatches + 5
