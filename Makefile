@@ -76,7 +76,7 @@ nvrtc: ## gets NVIDIA's compiler of kernels from PyPI; it needs no GPU
 	test -d $(PEERS)/venv-nvrtc || python3 -m venv $(PEERS)/venv-nvrtc
 	$(PEERS)/venv-nvrtc/bin/pip install --quiet nvidia-cuda-nvrtc==13.2.86
 
-kernels: nvrtc ## compiles the CUDA kernels for all architectures; the first time it takes some ten minutes
+kernels: nvrtc ## compiles all variants of the CUDA kernels for all architectures; the first time it takes some minutes
 	CAROUSEL_NVRTC_ARCHS=80,86,89,90,100,120 go test -tags dl ./internal/cuda -run TestKernelsCompile -count 1 -timeout 1h
 
 cuda-bench: ## what bench/cuda/run.sh needs on a machine with a GPU, into .cuda-bench

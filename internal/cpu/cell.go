@@ -21,7 +21,7 @@ type row struct {
 	before     int       // that in the states before t
 	after      int       // and after t
 	gates      []float32 // [G*H] pre-activations -> activations; backward: -> their gradients
-	side       []float32 // [sideWidth] separate R·h + b', or what the cell puts there; backward: -> its gradient
+	side       []float32 // [SideWidth] separate R·h + b', or what the cell puts there; backward: -> its gradient
 	xhat       []float32 // [G*H] with layer normalisation: W·x normalised; backward: -> gradient of W·x
 	stats      []float32 // [4] 1/deviations of the two blocks of W·x, then of R·h
 	hOld, hIn  []float32 // [O] state before, and the operand of R

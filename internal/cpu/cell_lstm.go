@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"github.com/carousel-ml/carousel/cell"
+	"github.com/carousel-ml/carousel/internal/device"
 )
 
 // The LSTM (Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al.
@@ -61,7 +62,7 @@ func lstmForward(r *row) {
 	r.gate(o)
 	set.Mul(r.out, o, r.shown(c))
 	if e.ZoneC > 0 {
-		mixZone(r.cNew, r.fresh(zoneC, r.h), c, r.cOld)
+		mixZone(r.cNew, r.fresh(device.ZoneC, r.h), c, r.cOld)
 	}
 }
 
@@ -101,7 +102,7 @@ func lstmBackward(r *row) {
 	if e.ZoneC > 0 {
 		c, dc = r.scratch(cellWorks, H), r.scratch(gradWork3, H)
 		r.newCell(c, i, f, g)
-		splitZone(dc, r.dc, r.fresh(zoneC, H))
+		splitZone(dc, r.dc, r.fresh(device.ZoneC, H))
 	}
 	u, d, k := r.shown(c), r.scratch(gradWork, H), r.scratch(gradWork2, H)
 	set.Mul(d, r.dh, u)

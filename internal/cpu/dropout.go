@@ -10,32 +10,9 @@ import (
 
 // Dropout computes y[i] (+)= x[i]·mask[i], with mask[i] 0 with probability P and
 // 1/(1-P) otherwise.
-//
-// The generator is SplitMix64 (Steele, Lea and Flood, 2014) with a counter: a key
-// is mixed from (Seed, Step, Node); elements 2k and 2k+1 take the low and the high
-// half of mix(key + (k+1)·0x9E3779B97F4A7C15) and are dropped if that 32-bit number
-// is below P·2^32. So the mask of an element does not depend on the others.
 func (b *Backend) Dropout(s *device.DropoutSpec) {
 	par.Each(s.N, elemGrain, b, s, (*Backend).dropoutRange)
 }
-
-// golden is 2^64 divided by the golden ratio, odd: SplitMix64's increment.
-const golden = 0x9E3779B97F4A7C15
-
-// mix computes SplitMix64's output function, a bijection (Stafford's variant 13).
-func mix(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
-	z = (z ^ z>>27) * 0x94D049BB133111EB
-	return z ^ z>>31
-}
-
-// maskKey returns the generator's key for a node in a step.
-func maskKey(seed, step, node uint64) uint64 {
-	return mix((mix((mix(seed+golden)^step)+golden) ^ node) + golden)
-}
-
-// threshold returns p·2^32, rounded.
-func threshold(p float32) uint64 { return uint64(math.Round(float64(p) * (1 << 32))) }
 
 // factor returns the mask of one element, 0 or 1/(1-P), for its 32 random bits.
 func factor(bits, threshold uint64, keep uint32) float32 {
@@ -44,13 +21,13 @@ func factor(bits, threshold uint64, keep uint32) float32 {
 }
 
 func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
-	key, threshold := maskKey(s.Seed, s.Step, s.Node), threshold(s.P)
-	keep := math.Float32bits(float32(1 / (1 - float64(s.P))))
+	key, threshold := device.MaskKey(s.Seed, s.Step, s.Node), device.Threshold(s.P)
+	keep := math.Float32bits(device.KeepFactor(s.P))
 	var m [256]float32
 	for lo < hi {
 		odd := lo % 2
 		n := min(len(m)-odd, hi-lo)
-		masks(m[:n+odd], key+uint64((lo-odd)/2)*golden, threshold, keep)
+		masks(m[:n+odd], key+uint64((lo-odd)/2)*device.Golden, threshold, keep)
 		x, y := s.X.Host[lo:lo+n], s.Y.Host[lo:lo+n]
 		f := m[odd:][:n]
 		if s.Acc {
@@ -69,8 +46,8 @@ func (b *Backend) dropoutRange(s *device.DropoutSpec, lo, hi int) {
 // masks fills m with the factors that follow a state of the generator.
 func masks(m []float32, state, threshold uint64, keep uint32) {
 	for i := 0; i < len(m); i += 2 {
-		state += golden
-		z := mix(state)
+		state += device.Golden
+		z := device.Mix(state)
 		m[i] = factor(z&math.MaxUint32, threshold, keep)
 		if i+1 < len(m) {
 			m[i+1] = factor(z>>32, threshold, keep)
@@ -82,24 +59,18 @@ func masks(m []float32, state, threshold uint64, keep uint32) {
 // and the time, so that the random numbers of a row depend on its number and the
 // step alone, not on other rows, their lengths or threads.
 
-const (
-	dropH = uint64(iota) // streams of numbers: added to the node
-	zoneH
-	zoneC
-)
-
 // draw fills v with 0 with probability p, and with keep otherwise.
 func (e *scan) draw(v []float32, p, keep float32, stream uint64, b, t int) {
 	if !e.Rows.Zero() {
 		b = int(e.Rows.Host[b])
 	}
-	state := mix(maskKey(e.Seed, e.Step, e.Node+stream) + (uint64(b)<<32|uint64(uint32(t)))*golden)
-	masks(v, state, threshold(p), math.Float32bits(keep))
+	state := device.Mix(device.MaskKey(e.Seed, e.Step, e.Node+stream) + (uint64(b)<<32|uint64(uint32(t)))*device.Golden)
+	masks(v, state, device.Threshold(p), math.Float32bits(keep))
 }
 
 // drawMask fills the masks of the operand of R for rows [lo,hi): one per sequence.
 func (e *scan) drawMask(lo, hi int) {
 	for b := lo; b < hi; b++ {
-		e.draw(e.mask[b*e.out:(b+1)*e.out], e.HDrop, float32(1/(1-float64(e.HDrop))), dropH, b, 0)
+		e.draw(e.mask[b*e.out:(b+1)*e.out], e.HDrop, device.KeepFactor(e.HDrop), device.DropH, b, 0)
 	}
 }

@@ -60,14 +60,11 @@ func (b *Backend) Lerp(dst, src device.Buffer, w float32) {
 	b.loop(moveGrain, vector{dst: dst.Host, src: src.Host, p: w}, func(v *vector, lo, hi int) { v.set.EMA(v.p, v.dst[lo:hi], v.src[lo:hi]) })
 }
 
-// rule is the constants of a step, computed in float64 and rounded once, as
-// PyTorch's scalars are. A weight's gradient is scale·g + l2·w; the weight is first
-// multiplied by keep.
+// rule is a step with its constants; those that subnormal settings could make so are flushed.
 type rule struct {
 	device.StepSpec
-	scale, l2, keep, lr float32
-	oneMinusBeta2       float32
-	fresh               float32 // buffer = Momentum·buffer + fresh·g
+	device.Constants
+	scale, lr float32
 }
 
 // Step applies one update and clears G. If Scale[0] is not finite, it only clears G.
@@ -95,29 +92,17 @@ func (b *Backend) stepRange(s *device.StepSpec, lo, hi int) {
 }
 
 func newRule(s *device.StepSpec) rule {
-	r := rule{
-		StepSpec: *s, scale: 1, keep: 1, lr: simd.Narrow(float64(s.LR)),
-		fresh: float32(1 - decimal(s.Dampening)), oneMinusBeta2: float32(1 - decimal(s.Beta2)),
-	}
+	r := rule{StepSpec: *s, Constants: s.Constants(), scale: 1, lr: simd.Narrow(float64(s.LR))}
+	r.L2, r.StepSize = simd.Narrow(float64(r.L2)), simd.Narrow(float64(r.StepSize))
 	if !s.Scale.Zero() {
 		r.scale = s.Scale.Host[0]
-	}
-	if s.Decoupled {
-		r.keep = float32(1 - float64(s.LR)*float64(s.Decay))
-	} else {
-		r.l2 = simd.Narrow(float64(s.Decay))
 	}
 	return r
 }
 
-// decimal returns the decimal number, in [0,1] and such as 0.999, of which x is the
-// float32. PyTorch computes 1-0.999 in double precision; computed from x it would be
-// wrong in the fifth digit.
-func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }
-
 // grad returns the gradient that the rule uses, and w after decoupled decay.
 func (r *rule) grad(w, g float32) (gradient, weight float64) {
-	return float64(float64(g)*float64(r.scale)) + float64(float64(r.l2)*float64(w)), float64(w) * float64(r.keep)
+	return float64(float64(g)*float64(r.scale)) + float64(float64(r.L2)*float64(w)), float64(w) * float64(r.Keep)
 }
 
 // sgdStep is a step of torch.optim.SGD. The first buffer is the gradient, without dampening:
@@ -138,7 +123,7 @@ func sgdStep(r *rule, w, g, m []float32) {
 		d, v := r.grad(w[i], g[i])
 		buf := d
 		if r.T > 1 {
-			buf = float64(float64(m[i])*float64(r.Momentum)) + float64(d*float64(r.fresh))
+			buf = float64(float64(m[i])*float64(r.Momentum)) + float64(d*float64(r.Fresh))
 		}
 		m[i] = simd.Narrow(buf)
 		if r.Nesterov {
@@ -156,7 +141,7 @@ func rmspropStep(r *rule, w, g, v, m []float32) {
 	g, v = g[:len(w)], v[:len(w)]
 	for i := range w {
 		d, x := r.grad(w[i], g[i])
-		v[i] = simd.Narrow(float64(float64(v[i])*float64(r.Beta2)) + float64(d*d*float64(r.oneMinusBeta2)))
+		v[i] = simd.Narrow(float64(float64(v[i])*float64(r.Beta2)) + float64(d*d*float64(r.OneMinusBeta2)))
 		d /= math.Sqrt(float64(v[i])) + float64(r.Eps)
 		if r.Momentum != 0 {
 			m[i] = simd.Narrow(float64(float64(m[i])*float64(r.Momentum)) + d)
@@ -171,12 +156,12 @@ var adamArgsPool par.Pool[simd.AdamArgs]
 
 // adamStep is a step of torch.optim.Adam, or with decoupled decay of AdamW; see simd.AdamArgs.
 func adamStep(set *simd.Set, r *rule, w, g, m, v []float32) {
-	args, beta1, t := adamArgsPool.Get(), decimal(r.Beta1), float64(r.T)
+	args := adamArgsPool.Get()
 	*args = simd.AdamArgs{
 		N: len(w), W: &w[0], G: &g[0], M: &m[0], V: &v[0],
-		GScale: r.scale, L2: r.l2, Keep: r.keep,
-		OneMinusBeta1: float32(1 - beta1), Beta2: r.Beta2, OneMinusBeta2: r.oneMinusBeta2, Eps: r.Eps,
-		StepSize: simd.Narrow(float64(r.LR) / (1 - math.Pow(beta1, t))), SqrtBias2: float32(math.Sqrt(1 - math.Pow(decimal(r.Beta2), t))),
+		GScale: r.scale, L2: r.L2, Keep: r.Keep,
+		OneMinusBeta1: r.OneMinusBeta1, Beta2: r.Beta2, OneMinusBeta2: r.OneMinusBeta2, Eps: r.Eps,
+		StepSize: r.StepSize, SqrtBias2: r.SqrtBias2,
 	}
 	set.Adam(args)
 	adamArgsPool.Put(args)

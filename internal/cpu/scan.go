@@ -26,90 +26,28 @@ import (
 // one product, and then its steps are run. Backward, the weight gradients of a
 // chunk are products over all its steps.
 
-// scanWork is the parts of ScanSpec.Work. Gates holds W·x + biases, then the gate
-// activations, then (ScanGrad) the gate gradients. With halfGates, memory of the scan itself
-// has these for a chunk, and Gates in Work the activations in 16 bits.
-type scanWork struct {
-	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
-	Side  device.Buffer // [T or chunk,B,sideWidth]
-	Hs    device.Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
-	Cs    device.Buffer // as Hs, [..,B,C]
-	HIn   device.Buffer // with HDrop: as Hs, what enters R
-	Mid   device.Buffer // with Proj: [T or chunk,B,H], what enters P
-	XHat  device.Buffer // with NormX: [T or chunk,B,G*H], W·x normalised
-	Stats device.Buffer // with NormX: [T or chunk,B,4], the norms' 1/deviation
-}
-
 // scanGates is the most elements of Gates in a scan without Keep.
 const scanGates = 1 << 18
 
-// keptSteps returns the number of steps that Gates, Side, Mid, XHat and Stats have room for.
-func (b *Backend) keptSteps(s *device.ScanSpec) int {
-	if s.Keep {
-		return s.T
-	}
-	return max(1, min(s.T, b.gates/max(1, s.B*s.GateWidth())))
-}
-
-// sideWidth returns the width of Side: all gates if they are normalised, one if the cell keeps R·h of one separate.
-func sideWidth(s *device.ScanSpec) int {
-	switch {
-	case s.Has(cell.NormX):
-		return s.GateWidth()
-	case cell.Table[s.Cell].Side:
-		return s.H
-	}
-	return 0
-}
-
-// workSizes returns the lengths of the parts of a scanWork, in its order.
-func (b *Backend) workSizes(s *device.ScanSpec) [8]int {
-	steps, slots := b.keptSteps(s)*s.B, 2*s.B
-	if s.Keep {
-		slots = (s.T + 1) * s.B
-	}
-	gates := s.GateWidth()
-	kept := steps * gates
-	if halfGates(s) {
-		kept = ceilDiv(kept, 2)
-	}
-	n := [8]int{kept, steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
-	if s.HDrop > 0 {
-		n[4] = slots * s.Out()
-	}
-	if s.Proj > 0 {
-		n[5] = steps * s.H
-	}
-	if s.Has(cell.NormX) {
-		n[6], n[7] = steps*gates, steps*4
-	}
-	return n
-}
-
-// wholeLines returns n rounded up to whole cache lines.
-func wholeLines(n int) int { return (n + alignFloats - 1) &^ (alignFloats - 1) }
-
-// ScanWork returns the length of ScanSpec.Work. Each part begins on a cache line.
+// ScanWork returns the length of ScanSpec.Work. With halfGates, its Gates are the activations in 16
+// bits, and memory of the scan itself has Gates for a chunk.
 func (b *Backend) ScanWork(s *device.ScanSpec) int {
-	sum := 0
-	for _, n := range b.workSizes(s) {
-		sum += wholeLines(n)
-	}
-	return sum
+	_, n := s.Divide(s.KeptSteps(b.gates), halfGates(s))
+	return n
 }
 
 // scan is one call of Scan or ScanGrad.
 type scan struct {
 	*device.ScanSpec
-	scanWork
+	device.ScanWork
 	b         *Backend
 	cell      *arithmetic
-	gw        int  // the width of Gates: G*H
-	out       int  // O, the width of h
-	cw        int  // C, the width of the other states
-	sw        int  // the width of Side
-	joined    int  // the first rows of R, whose product with h is added to W·x in Gates; that of the others is in Side
-	tied      int  // the first rows of BW and BR, which are added to each other
+	gw        int // the width of Gates: G*H
+	out       int // O, the width of h
+	cw        int // C, the width of the other states
+	sw        int // the width of Side
+	joined    int // ScanSpec.Joined and Tied
+	tied      int
 	local     bool // localGates, in Scan
 	parts     int  // number of parts of the rows
 	back      bool // in ScanGrad
@@ -195,23 +133,14 @@ var scanPool par.Pool[scan]
 func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	e := scanPool.Get()
 	e.ScanSpec, e.b, e.back, e.local = s, b, back, false
-	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), sideWidth(s)
-	e.carve()
+	e.gw, e.out, e.cw, e.sw = s.GateWidth(), s.Out(), s.CellWidth(), s.SideWidth()
+	e.ScanWork, _ = s.Divide(s.KeptSteps(b.gates), halfGates(s))
 	if e.kept = nil; halfGates(s) {
 		e.kept = asHalves(e.Gates.Host)
 		e.chunk = grow(e.chunk, e.chunkSteps(s.T)*s.B*e.gw)
 		e.Gates = device.HostBuffer(e.chunk)
 	}
-	e.joined, e.tied = e.gw, e.gw
-	if cell.Table[s.Cell].Side {
-		e.joined -= s.H
-		if s.Cell != cell.GRUBefore {
-			e.tied -= s.H
-		}
-	}
-	if s.Has(cell.NormX) {
-		e.joined = 0
-	}
+	e.joined, e.tied = s.Joined(), s.Tied()
 	e.cell = arithmeticOf(s)
 	e.setActions()
 	e.setStages()
@@ -220,21 +149,8 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	return e
 }
 
-// carve divides a scan's Work into its parts.
-func (e *scan) carve() {
-	e.scanWork = scanWork{}
-	sizes := e.b.workSizes(e.ScanSpec)
-	at := 0
-	for i, part := range [...]*device.Buffer{&e.Gates, &e.Side, &e.Hs, &e.Cs, &e.HIn, &e.Mid, &e.XHat, &e.Stats} {
-		if n := sizes[i]; n > 0 {
-			*part = e.Work.Slice(at, at+n)
-			at += wholeLines(n)
-		}
-	}
-}
-
 func (e *scan) done() {
-	e.ScanSpec, e.scanWork, e.kept, e.p, e.prod, e.pair = nil, scanWork{}, nil, nil, product{}, beside{}
+	e.ScanSpec, e.ScanWork, e.kept, e.p, e.prod, e.pair = nil, device.ScanWork{}, nil, nil, product{}, beside{}
 	e.turn = turn{}
 	scanPool.Put(e)
 }
@@ -346,7 +262,7 @@ func (b *Backend) Scan(s *device.ScanSpec) {
 	}
 	few := ceilDiv(moveGrain, e.out+e.cw)
 	par.For(s.B, few, e, startRows)
-	chunk := e.chunkSteps(b.keptSteps(s))
+	chunk := e.chunkSteps(s.KeptSteps(b.gates))
 	if e.local = e.localGates(); e.local && e.kept == nil {
 		chunk = s.T
 	}
@@ -729,7 +645,7 @@ func (e *scan) keep(buf device.Buffer, width, t, b, lo, hi int) {
 func (r *row) output() {
 	e := r.e
 	if e.ZoneH > 0 {
-		mixZone(r.hNew, r.fresh(zoneH, e.out), r.hNew, r.hOld)
+		mixZone(r.hNew, r.fresh(device.ZoneH, e.out), r.hNew, r.hOld)
 	}
 	lo, hi := e.outputsOf(r)
 	copy(e.Y.Host[e.place(r.t, r.b)*e.YLd+e.YOff+lo:], r.hNew[lo:hi])

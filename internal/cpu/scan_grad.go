@@ -112,7 +112,7 @@ func (r *row) outputGrad() {
 	r.dh = dh
 	if e.ZoneH > 0 {
 		r.dh = r.scratch(dhWork, e.out)
-		splitZone(r.dh, dh, r.fresh(zoneH, e.out))
+		splitZone(r.dh, dh, r.fresh(device.ZoneH, e.out))
 	}
 }
 
@@ -173,7 +173,7 @@ type operands struct {
 	rows    int
 	gates   device.Buffer // [rows,G*H] gradients of the pre-activations
 	input   device.Buffer // [rows,G*H] gradients of W·x: gates, unless W·x is normalised
-	side    device.Buffer // [rows,sideWidth]
+	side    device.Buffer // [rows,SideWidth]
 	mid, dp device.Buffer // [rows,H] the operand of P, [rows,O] the gradient of its product
 	x, old  device.Buffer // [rows,I] input, [rows,O] the operand of R
 	dx      device.Buffer // [rows,I] input gradient
@@ -378,24 +378,9 @@ type vectors struct {
 func (e *scan) vectors() (v vectors) {
 	for p := range cell.NumParams {
 		v.at[p] = v.n
-		v.n += e.collected(p)
+		v.n += e.Collected(p)
 	}
 	return v
-}
-
-// collected returns the number of elements, the last ones, of a parameter's
-// gradient that the rows collect: all of a vector inside the cell, and if R·h is
-// normalised the part of BR whose gate keeps R·h separate.
-func (e *scan) collected(p cell.Param) int {
-	switch {
-	case !e.Has(p) || cell.Params[p].Rank() > 1:
-		return 0
-	case cell.Params[p].With != 0:
-		return e.Dims(p)[0]
-	case p == cell.BR && e.Has(cell.NormX):
-		return e.gw - e.tied
-	}
-	return 0
 }
 
 // vectorGrads adds the gradients that the rows collected, in the order of the rows.
@@ -405,7 +390,7 @@ func (e *scan) vectorGrads() {
 	}
 	foldRows(e.b.set, e.acc, e.B, e.vec.n)
 	for p, at := range e.vec.at {
-		dst, n := e.Grads[p], e.collected(cell.Param(p))
+		dst, n := e.Grads[p], e.Collected(cell.Param(p))
 		if n > 0 && !dst.Zero() {
 			e.b.addTo(dst.Slice(dst.N-n, dst.N), e.acc[at:at+n])
 		}

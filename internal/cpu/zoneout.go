@@ -1,6 +1,9 @@
 package cpu
 
-import "github.com/carousel-ml/carousel/internal/simd"
+import (
+	"github.com/carousel-ml/carousel/internal/device"
+	"github.com/carousel-ml/carousel/internal/simd"
+)
 
 // Zoneout (Krueger et al. 2017): a unit keeps its old value with probability p; at
 // inference it takes the expectation.
@@ -9,7 +12,7 @@ import "github.com/carousel-ml/carousel/internal/simd"
 func (r *row) fresh(stream uint64, n int) []float32 {
 	e := r.e
 	v, p := r.scratch(freshWork, n), e.ZoneH
-	if stream == zoneC {
+	if stream == device.ZoneC {
 		p = e.ZoneC
 	}
 	if e.Expect {

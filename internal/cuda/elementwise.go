@@ -3,8 +3,6 @@
 package cuda
 
 import (
-	"math"
-
 	"github.com/carousel-ml/carousel/internal/device"
 )
 
@@ -138,22 +136,5 @@ func (b *Backend) Dropout(s *device.DropoutSpec) {
 	b.enter()
 	defer b.leave()
 	launch(b, kernel{file: "elementwise", name: "dropout"}, each(s.N), &dropoutArgs{s.Y.Addr, s.X.Addr, int64(s.N),
-		maskKey(s.Seed, s.Step, s.Node), threshold(s.P), float32(1 / (1 - float64(s.P))), flag(s.Acc)})
+		device.MaskKey(s.Seed, s.Step, s.Node), device.Threshold(s.P), device.KeepFactor(s.P), flag(s.Acc)})
 }
-
-// golden and mix are those of prelude.cu.
-const golden = 0x9E3779B97F4A7C15
-
-func mix(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
-	z = (z ^ z>>27) * 0x94D049BB133111EB
-	return z ^ z>>31
-}
-
-// maskKey returns the key of the random numbers of a node in a step.
-func maskKey(seed, step, node uint64) uint64 {
-	return mix((mix((mix(seed+golden)^step)+golden) ^ node) + golden)
-}
-
-// threshold returns p·2^32, rounded.
-func threshold(p float32) uint64 { return uint64(math.Round(float64(p) * (1 << 32))) }

@@ -54,11 +54,11 @@ func needNVRTC(t *testing.T) *nvrtc {
 
 // compiledFor is the architectures for which kernels must compile, and whether with all macros:
 // those of CAROUSEL_NVRTC_ARCHS, a list such as 86,120, with all, which takes minutes; without it
-// the oldest and that of H200s, with the first macros of each file.
+// all, with the first macros of each file.
 func compiledFor(t *testing.T) (list []int, all bool) {
 	text := os.Getenv("CAROUSEL_NVRTC_ARCHS")
 	if text == "" {
-		return []int{80, 90}, false
+		return []int{80, 86, 89, 90, 100, 120}, false
 	}
 	for word := range strings.SplitSeq(text, ",") {
 		arch, err := strconv.Atoi(word)

@@ -4,7 +4,6 @@ package cuda
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/carousel-ml/carousel/internal/device"
 )
@@ -104,23 +103,12 @@ func (b *Backend) Step(s *device.StepSpec) {
 	if s.Kind > device.RMSprop {
 		panic(fmt.Sprintf("cuda: Step: unknown rule %d", s.Kind))
 	}
-	beta1, beta2, t := decimal(s.Beta1), decimal(s.Beta2), float64(s.T)
+	c := s.Constants()
 	a := stepArgs{w: s.W.Addr, g: s.G.Addr, m: s.M.Addr, v: s.V.Addr, factor: s.Scale.Addr, n: int64(s.W.N), kind: int32(s.Kind), nesterov: flag(s.Nesterov), first: flag(s.T <= 1),
-		keep: 1, lr: s.LR, momentum: s.Momentum, fresh: float32(1 - decimal(s.Dampening)), beta2: s.Beta2,
-		oneMinusBeta1: float32(1 - beta1), oneMinusBeta2: float32(1 - beta2), eps: s.Eps}
-	if s.Decoupled {
-		a.keep = float32(1 - float64(s.LR)*float64(s.Decay))
-	} else {
-		a.l2 = s.Decay
-	}
-	if s.Kind == device.Adam {
-		a.stepSize, a.sqrtBias2 = float32(float64(s.LR)/(1-math.Pow(beta1, t))), float32(math.Sqrt(1-math.Pow(beta2, t)))
-	}
+		l2: c.L2, keep: c.Keep, lr: s.LR, momentum: s.Momentum, fresh: c.Fresh, beta2: s.Beta2,
+		oneMinusBeta1: c.OneMinusBeta1, oneMinusBeta2: c.OneMinusBeta2, eps: s.Eps, stepSize: c.StepSize, sqrtBias2: c.SqrtBias2}
 	b.enter()
 	defer b.leave()
 	launch(b, stepKernel, each(s.W.N), &a)
 	b.queue.stepped = true
 }
-
-// decimal returns the decimal number in [0,1] of which x is the float32; package cpu tells why.
-func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }

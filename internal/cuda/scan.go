@@ -16,85 +16,22 @@ import (
 // for a group of rows, all of their gates, and their part of R in its shared memory: scanPlan.
 // ScanGrad is the same the other way round, and then products for the weights' gradients.
 
-// scanWork is the parts of ScanSpec.Work. Gates holds W·x with BW, then the gates, then
-// (ScanGrad) their gradients.
-type scanWork struct {
-	Gates device.Buffer // Keep: [T,B,G*H]; else [chunk,B,G*H]
-	Side  device.Buffer // [T or chunk,B,sideWidth]
-	Hs    device.Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
-	Cs    device.Buffer // as Hs, [..,B,C]
-	HIn   device.Buffer // with HDrop: as Hs, what enters R
-	Mid   device.Buffer // with Proj: [T or chunk,B,H], what enters P
-	XHat  device.Buffer // with NormX: [T or chunk,B,G*H], W·x normalised
-	Stats device.Buffer // with NormX: [T or chunk,B,4], the norms' 1/deviation
-}
-
 // scanGates is about how many elements of Gates there are in a scan without Keep. Tests change it.
 var scanGates = 1 << 24
-
-// keptSteps returns the number of steps that Gates, Side, Mid, XHat and Stats have room for.
-func keptSteps(s *device.ScanSpec) int {
-	if s.Keep {
-		return s.T
-	}
-	return max(1, min(s.T, scanGates/max(1, s.B*s.GateWidth())))
-}
-
-// sideWidth returns the width of Side: all gates if they are normalised, one if the cell keeps R·h of one separate.
-func sideWidth(s *device.ScanSpec) int {
-	switch {
-	case s.Has(cell.NormX):
-		return s.GateWidth()
-	case s.Cell.Spec().Side:
-		return s.H
-	}
-	return 0
-}
-
-// workSizes returns the lengths of the parts of a scanWork, in its order.
-func workSizes(s *device.ScanSpec) [8]int {
-	steps, slots := keptSteps(s)*s.B, 2*s.B
-	if s.Keep {
-		slots = (s.T + 1) * s.B
-	}
-	n := [8]int{steps * s.GateWidth(), steps * sideWidth(s), slots * s.Out(), slots * s.CellWidth()}
-	if s.HDrop > 0 {
-		n[4] = slots * s.Out()
-	}
-	if s.Proj > 0 {
-		n[5] = steps * s.H
-	}
-	if s.Has(cell.NormX) {
-		n[6], n[7] = steps*s.GateWidth(), steps*4
-	}
-	return n
-}
 
 // lines returns n rounded up to 64 elements, so that what follows begins on a boundary.
 func lines(n int) int { return (n + 63) &^ 63 }
 
 // ScanWork returns the length of ScanSpec.Work. It is enough for cuDNN and for the kernels here,
 // since a scan that cuDNN could run may be traced later.
-func (b *Backend) ScanWork(s *device.ScanSpec) (sum int) {
-	for _, n := range workSizes(s) {
-		sum += lines(n)
-	}
+func (b *Backend) ScanWork(s *device.ScanSpec) int {
+	_, sum := s.Divide(s.KeptSteps(scanGates), false)
 	b.enter()
 	defer b.leave()
 	if b.dnnTakes(s) {
 		sum = max(sum, b.dnnWork(s))
 	}
 	return sum
-}
-
-func (w *scanWork) carve(s *device.ScanSpec) {
-	sizes, at := workSizes(s), 0
-	for i, part := range [...]*device.Buffer{&w.Gates, &w.Side, &w.Hs, &w.Cs, &w.HIn, &w.Mid, &w.XHat, &w.Stats} {
-		if n := sizes[i]; n > 0 {
-			*part = s.Work.Slice(at, at+n)
-			at += lines(n)
-		}
-	}
 }
 
 // maskArgs is mask of cells.cu.
@@ -132,12 +69,12 @@ type scanArgs struct {
 // scan is one call of Scan or ScanGrad.
 type scan struct {
 	*device.ScanSpec
-	scanWork
+	device.ScanWork
 	b           *Backend
-	gw, out, sw int  // widths of Gates, h and Side
-	cw          int  // and of the other states
-	joined      int  // the first rows of R, whose product with h is added to W·x in Gates
-	tied        int  // the first rows of BW and BR, which are added to each other
+	gw, out, sw int // widths of Gates, h and Side
+	cw          int // and of the other states
+	joined      int // ScanSpec.Joined and Tied
+	tied        int
 	back        bool // in ScanGrad
 	args        scanArgs
 }
@@ -147,23 +84,13 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	if s.Cell == cell.Custom {
 		panic(&device.Error{Device: b.title(), Text: "a custom cell is code of the program's, which runs on the CPU alone: use --device cpu"})
 	}
-	e := &scan{ScanSpec: s, b: b, gw: s.GateWidth(), out: s.Out(), sw: sideWidth(s), cw: s.CellWidth(), back: back}
+	e := &scan{ScanSpec: s, b: b, gw: s.GateWidth(), out: s.Out(), sw: s.SideWidth(), cw: s.CellWidth(), joined: s.Joined(), tied: s.Tied(), back: back}
 	for _, p := range [...]cell.Param{cell.W, cell.R, cell.P} {
 		if s.Has(p) && e.kindOf(p) == device.INT8 && p != cell.W {
 			panic(&device.Error{Device: b.title(), Text: "recurrent products in int8 are computed on the CPU alone: use --precision bf16, or --device cpu"})
 		}
 	}
-	e.carve(s)
-	e.joined, e.tied = e.gw, e.gw
-	if s.Cell.Spec().Side {
-		e.joined -= s.H
-		if s.Cell != cell.GRUBefore {
-			e.tied -= s.H
-		}
-	}
-	if s.Has(cell.NormX) {
-		e.joined = 0
-	}
+	e.ScanWork, _ = s.Divide(s.KeptSteps(scanGates), false)
 	a := &e.args
 	for i, to := range [...]*uintptr{cell.R: &a.r, cell.BW: &a.bw, cell.BR: &a.br, cell.P: &a.p, cell.PeepI: &a.peepI, cell.PeepF: &a.peepF,
 		cell.PeepO: &a.peepO, cell.NormX: &a.normX, cell.NormR: &a.normR, cell.NormC: &a.normC, cell.BiasC: &a.biasC, cell.H0: &a.h0, cell.C0: &a.c0} {
@@ -178,8 +105,8 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 	if s.BatchMajor {
 		a.yStep, a.yRow = int64(s.YLd), int64(s.T*s.YLd)
 	}
-	a.dropH = e.mask(0, s.HDrop, float32(1/(1-float64(s.HDrop))))
-	a.zoneH, a.zoneC = e.zone(1, s.ZoneH), e.zone(2, s.ZoneC)
+	a.dropH = e.mask(device.DropH, s.HDrop, device.KeepFactor(s.HDrop))
+	a.zoneH, a.zoneC = e.zone(device.ZoneH, s.ZoneH), e.zone(device.ZoneC, s.ZoneC)
 	a.cell, a.t, a.b, a.h, a.o, a.gw, a.cw, a.sw = int32(s.Cell), int32(s.T), int32(s.B), int32(s.H), int32(e.out), int32(e.gw), int32(e.cw), int32(e.sw)
 	a.joined, a.tied = int32(e.joined), int32(e.tied)
 	a.keep, a.reverse, a.proj, a.norm, a.drops = flag(s.Keep), flag(s.Reverse), flag(s.Proj > 0), flag(s.Has(cell.NormX)), flag(s.HDrop > 0)
@@ -190,7 +117,7 @@ func (b *Backend) newScan(s *device.ScanSpec, back bool) *scan {
 
 // mask returns the numbers of a stream that are 0 with probability p and keep otherwise.
 func (e *scan) mask(stream uint64, p, keep float32) maskArgs {
-	return maskArgs{key: maskKey(e.Seed, e.Step, e.Node+stream), limit: int64(threshold(p)), keep: keep}
+	return maskArgs{key: device.MaskKey(e.Seed, e.Step, e.Node+stream), limit: int64(device.Threshold(p)), keep: keep}
 }
 
 // zone returns the weights of the new values in zoneout.
@@ -265,7 +192,7 @@ func (b *Backend) scan(s *device.ScanSpec) {
 	e := b.newScan(s, false)
 	a := &e.args
 	a.y, a.hn, a.cn = columns(s.Y, s.YOff), s.HN.Addr, s.CN.Addr
-	chunk := keptSteps(s)
+	chunk := s.KeptSteps(scanGates)
 	for done := 0; done < s.T || done == 0; done += max(chunk, 1) { // T of 0: the states alone
 		steps := min(chunk, s.T-done)
 		t0 := done

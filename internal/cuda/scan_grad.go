@@ -41,21 +41,6 @@ func (m *memory) take(n int) (part device.Buffer) {
 // sumRows is the rows that a thread of scan_sums adds up.
 const sumRows = 256
 
-// collected returns the number of elements, the last ones, of a parameter's gradient that
-// the rows collect in the kernel: all of a vector inside the cell, and if R·h is
-// normalised the part of BR whose gate keeps R·h separate.
-func (e *scan) collected(p cell.Param) int {
-	switch {
-	case !e.Has(p) || cell.Params[p].Rank() > 1:
-		return 0
-	case cell.Params[p].With != 0:
-		return e.Dims(p)[0]
-	case p == cell.BR && e.Has(cell.NormX):
-		return e.gw - e.tied
-	}
-	return 0
-}
-
 // collectors are the parameters that the rows collect, in the order of scanArgs.at.
 var collectors = [...]cell.Param{cell.PeepI, cell.PeepF, cell.PeepO, cell.NormX, cell.NormR, cell.NormC, cell.BiasC, cell.BR}
 
@@ -85,7 +70,7 @@ func (b *Backend) scanGrad(s *device.ScanSpec) {
 	a := &e.args
 	for i, p := range collectors {
 		a.at[i] = -1
-		if n := e.collected(p); n > 0 {
+		if n := e.Collected(p); n > 0 {
 			a.at[i] = a.accN
 			a.accN += int32(n)
 		}
@@ -211,7 +196,7 @@ func (e *scan) biasGrads(tmp device.Buffer) {
 // vectorGrads adds the gradients that the rows have collected.
 func (e *scan) vectorGrads(acc, tmp device.Buffer) {
 	for i, p := range collectors {
-		if n, dst := e.collected(p), e.Grads[p]; n > 0 && !dst.Zero() {
+		if n, dst := e.Collected(p), e.Grads[p]; n > 0 && !dst.Zero() {
 			e.addSums(dst.Slice(dst.N-n, dst.N), device.Buffer{}, acc, e.B, int(e.args.at[i]), n, int(e.args.accN), tmp)
 		}
 	}

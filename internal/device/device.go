@@ -17,7 +17,10 @@
 // checks every shape that a user can reach before it enqueues.
 package device
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
 // Memory is a vector of numbers on a device. The zero Memory means "absent". On the
 // CPU it is a slice of ordinary memory; on another device Addr is its address.
@@ -475,3 +478,31 @@ type StepSpec struct {
 	Decoupled         bool    // AdamW: W -= LR*Decay*W; else L2: G += Decay*W
 	T                 int     // step number from 1, for Adam's bias correction and SGD's first momentum step
 }
+
+// Constants are what a step's arithmetic needs beside its spec, computed in float64 and rounded
+// once, as PyTorch's scalars are: the gradient is Scale·g + L2·w, the weight is first multiplied
+// by Keep, and a buffer of SGD is Momentum·buffer + Fresh·gradient.
+type Constants struct {
+	L2, Keep, Fresh              float32
+	OneMinusBeta1, OneMinusBeta2 float32
+	StepSize, SqrtBias2          float32 // Adam's rate with its first correction, and the root of the second
+}
+
+// Constants returns those of s.
+func (s *StepSpec) Constants() Constants {
+	beta1, beta2 := decimal(s.Beta1), decimal(s.Beta2)
+	c := Constants{L2: s.Decay, Keep: 1, Fresh: float32(1 - decimal(s.Dampening)), OneMinusBeta1: float32(1 - beta1), OneMinusBeta2: float32(1 - beta2)}
+	if s.Decoupled {
+		c.L2, c.Keep = 0, float32(1-float64(s.LR)*float64(s.Decay))
+	}
+	if s.Kind == Adam {
+		t := float64(s.T)
+		c.StepSize, c.SqrtBias2 = float32(float64(s.LR)/(1-math.Pow(beta1, t))), float32(math.Sqrt(1-math.Pow(beta2, t)))
+	}
+	return c
+}
+
+// decimal returns the decimal number, in [0,1] and such as 0.999, of which x is the
+// float32. PyTorch computes 1-0.999 in double precision; computed from x it would be
+// wrong in the fifth digit.
+func decimal(x float32) float64 { return math.Round(float64(x)*1e7) / 1e7 }

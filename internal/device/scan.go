@@ -133,3 +133,94 @@ func (s *ScanSpec) GateWidth() int {
 	gates, _ := s.Cell.Shape(s.Custom)
 	return gates * s.H
 }
+
+// SideWidth returns the width of ScanWork.Side: all gates if they are normalised, one if the
+// cell keeps R·h of one separate.
+func (s *ScanSpec) SideWidth() int {
+	switch {
+	case s.Has(cell.NormX):
+		return s.GateWidth()
+	case s.Cell.Spec().Side:
+		return s.H
+	}
+	return 0
+}
+
+// Joined returns the number of first rows of R whose product with h is added to W·x in
+// ScanWork.Gates; that of the others is in Side.
+func (s *ScanSpec) Joined() int { return s.GateWidth() - s.SideWidth() }
+
+// Tied returns the number of first elements of BW and BR that are added to each other.
+func (s *ScanSpec) Tied() int {
+	if spec := s.Cell.Spec(); spec.Side && spec.By != cell.WithResetBefore {
+		return s.GateWidth() - s.H
+	}
+	return s.GateWidth()
+}
+
+// Collected returns the number of elements, the last ones, of a parameter's gradient that
+// arise row by row: all of a vector inside the cell, and if R·h is normalised the part of BR
+// whose gate keeps R·h separate.
+func (s *ScanSpec) Collected(p cell.Param) int {
+	switch {
+	case !s.Has(p) || cell.Params[p].Rank() > 1:
+		return 0
+	case cell.Params[p].With != 0:
+		return s.Dims(p)[0]
+	case p == cell.BR && s.Has(cell.NormX):
+		return s.GateWidth() - s.Tied()
+	}
+	return 0
+}
+
+// ScanWork is the parts of ScanSpec.Work for backends that run one step after the other.
+type ScanWork struct {
+	Gates Buffer // [steps,B,G*H] W·x, then gates, then (ScanGrad) their gradients
+	Side  Buffer // [steps,B,SideWidth]
+	Hs    Buffer // Keep: [T+1,B,O], so that slot t (reversed: t+1) is the state before time t. Else [2,B,O]
+	Cs    Buffer // as Hs, [..,B,C]
+	HIn   Buffer // with HDrop: as Hs, what enters R
+	Mid   Buffer // with Proj: [steps,B,H], what enters P
+	XHat  Buffer // with NormX: [steps,B,G*H], W·x normalised
+	Stats Buffer // with NormX: [steps,B,4], the norms' 1/deviation
+}
+
+// KeptSteps returns the number of steps that parts of ScanWork have room for: all for ScanGrad,
+// otherwise those whose gates are at most so many numbers.
+func (s *ScanSpec) KeptSteps(gates int) int {
+	if s.Keep {
+		return s.T
+	}
+	return max(1, min(s.T, gates/max(1, s.B*s.GateWidth())))
+}
+
+// Divide returns the parts of Work with room for some steps, with halves two gates to a number,
+// and their length together. Each begins on a cache line. Without Work the length alone is meant.
+func (s *ScanSpec) Divide(steps int, halves bool) (w ScanWork, n int) {
+	rows, slots, gates := steps*s.B, 2*s.B, s.GateWidth()
+	if s.Keep {
+		slots = (s.T + 1) * s.B
+	}
+	part := func(to *Buffer, wanted bool, size int) {
+		if !wanted || size == 0 {
+			return
+		}
+		if !s.Work.Zero() {
+			*to = s.Work.Slice(n, n+size)
+		}
+		n += (size + 15) &^ 15
+	}
+	kept := rows * gates
+	if halves {
+		kept = (kept + 1) / 2
+	}
+	part(&w.Gates, true, kept)
+	part(&w.Side, true, rows*s.SideWidth())
+	part(&w.Hs, true, slots*s.Out())
+	part(&w.Cs, true, slots*s.CellWidth())
+	part(&w.HIn, s.HDrop > 0, slots*s.Out())
+	part(&w.Mid, s.Proj > 0, rows*s.H)
+	part(&w.XHat, s.Has(cell.NormX), rows*gates)
+	part(&w.Stats, s.Has(cell.NormX), rows*4)
+	return w, n
+}

@@ -213,7 +213,7 @@ template <class T> DEVICE T team_max(const team &t, T v, T *tmp) { return t.size
 // length is the length of row i of at most n; lens may be absent.
 DEVICE int length(const int *lens, s64 i, int n) { return lens && lens[i] < n ? lens[i] : n; }
 
-// Random numbers: SplitMix64 with a counter, as package cpu's Dropout and draw have it, to the bit.
+// Random numbers: those of internal/device/random.go, to the bit.
 #define GOLDEN 0x9E3779B97F4A7C15ull
 
 DEVICE u64 mix(u64 z) {
