@@ -24,8 +24,8 @@ type Record struct {
 	Epoch     int                `json:"epoch"`             // counted from 1
 	Step      int                `json:"step"`              // optimizer steps done so far, skipped ones included
 	LR        float32            `json:"lr"`                // learning rate, of the epoch's last step
-	TrainLoss float64            `json:"train_loss"`        // mean over the epoch's items, while the weights moved; without skipped steps
-	GradNorm  float64            `json:"grad_norm"`         // norm of the gradient, mean over the epoch's steps, before clipping
+	TrainLoss float64            `json:"train_loss"`        // mean over the epoch's items, while the weights moved; without skipped steps; on a GPU of every 16th step and the last
+	GradNorm  float64            `json:"grad_norm"`         // norm of the gradient, mean over the same steps, before clipping
 	Clipped   float64            `json:"clipped"`           // share of the steps whose gradient norm was above the limit that it was clipped to
 	Scale     float32            `json:"scale,omitempty"`   // that the loss is multiplied by, after the epoch; only in fp16
 	Skipped   int                `json:"skipped,omitempty"` // steps so far whose gradient overflowed, which changed no weight; only in fp16
