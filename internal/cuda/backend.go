@@ -88,7 +88,7 @@ func open(d *driver, c compiler, libs libraries, ordinal int, o Options) (b *Bac
 		return nil, err
 	}
 	if ordinal < 0 || ordinal >= int(count) {
-		return nil, fmt.Errorf("there is no cuda:%d: the driver shows %d devices, from cuda:0 on", ordinal, count)
+		return nil, fmt.Errorf("there is no cuda:%d: the last one that the driver shows is cuda:%d", ordinal, count-1)
 	}
 	b = &Backend{Options: o, d: d, nvrtc: c, libs: libs, ordinal: ordinal, functions: map[kernel]*function{}, modules: map[module]uintptr{}, dropped: &dropped{}}
 	if err := d.check("cuDeviceGet", dl.Call(d.deviceGet, uintptr(unsafe.Pointer(&dev)), uintptr(ordinal))); err != nil {
